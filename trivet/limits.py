@@ -1,0 +1,80 @@
+"""Every limit of trivet, with its default. Sizes are bytes, times are seconds, the rest are counts."""
+
+import attrs
+
+KIB = 1024
+MIB = 1024 * KIB
+
+
+@attrs.frozen(kw_only=True)
+class Limits:
+    """Each limit is enforced; reaching one gives the error that RivetKit gives, or one that says which it was.
+
+    `Limits()` are the defaults. Pass a changed copy to `serve`, `open_local` or `open_client`.
+    """
+
+    incoming_message: int = 64 * KIB
+    """One message from a client: close 1011 (HTTP: 400) `message.incoming_too_long`."""
+    outgoing_message: int = MIB
+    """One message to a client. An event raises in its emitter; a result is answered `message.outgoing_too_long`."""
+    http_body: int = 20 * MIB
+    """A raw request or its response: 413 / `message.outgoing_too_long`."""
+    raw_message: int = 32 * MIB
+    """One raw WebSocket message: close 1009."""
+    http_header: int = 16 * KIB
+    """Request line and headers: 431."""
+    http_header_timeout: float = 10.0
+    """From the first byte of a request, or the end of a TLS handshake, to the end of its headers."""
+    http_body_timeout: float = 60.0
+    """From the end of the headers to the end of the body."""
+    http_idle_timeout: float = 75.0
+    """A kept-alive connection that sends no further request is closed."""
+    params: int = 4 * KIB
+    """Connection parameters as JSON text: `actor.invalid_request`."""
+    input: int = 4 * MIB
+    """The input of a new actor, as CBOR: `actor.invalid_request`."""
+    key_component: int = 128
+    """One component of a key, in UTF-8: `actor.invalid_request`."""
+    key: int = 1024
+    """A serialised key, in UTF-8."""
+    name: int = 64
+    """Characters of an actor name."""
+    event_name: int = 256
+    """Bytes of an event name in a subscription."""
+    action_timeout: float = 60.0
+    """`actor.action_timed_out`. The default of `Options.action_timeout`."""
+    unwind_timeout: float = 5.0
+    """How long the answer of a timed out action waits for its body to unwind."""
+    connect_hook_timeout: float = 5.0
+    """Each of `on_before_connect`, `create_conn_state`, `on_connect`, `on_disconnect`, `can_subscribe`."""
+    connect_timeout: float = 15.0
+    """All admission hooks of one connection together, waiting for the turn not counted."""
+    start_timeout: float = 30.0
+    """Each of the hooks that start an actor."""
+    ping_interval: float = 20.0
+    """A connection that was silent so long is pinged."""
+    ping_timeout: float = 40.0
+    """A connection from which nothing has come for so long is dead."""
+    close_timeout: float = 5.0
+    """How long a close handshake may take."""
+    handshake_timeout: float = 10.0
+    """A TLS handshake."""
+    inbox: int = 1024
+    """Messages that wait for an actor: `actor.overloaded`."""
+    unanswered_calls: int = 128
+    """Calls of one connection that wait for their answer: `actor.overloaded`."""
+    subscriptions: int = 256
+    """Event names that one connection subscribes to: close 1011 `connection.too_many_subscriptions`."""
+    connections: int = 50_000
+    """Connections of one server: 503 `guard.service_unavailable`."""
+    shutdown_grace: float = 15.0
+    """From the request to stop to the end of everything."""
+    outbox_soft_messages: int = 1024
+    outbox_soft_bytes: int = MIB
+    """More than either waiting after a flush, for `outbox_soft_time` without falling below: 1013 too slow."""
+    outbox_soft_time: float = 5.0
+    outbox_hard_messages: int = 16 * KIB
+    outbox_hard_bytes: int = 16 * MIB
+    """More than either waiting after a flush: 1013 `connection.too_slow` at once."""
+    outbox_total_bytes: int = 256 * MIB
+    """All outboxes together; above it the connection that holds most ends first."""
