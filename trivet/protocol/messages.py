@@ -23,7 +23,7 @@ class Init:
 
 @attrs.frozen
 class Error:
-    """Server to client: of one action, or of the whole connection (`action_id` None). Also the body of an HTTP error."""
+    """Server to client: of one action, or of the whole connection (`action_id` None). Also an HTTP error's body."""
 
     group: str
     code: str

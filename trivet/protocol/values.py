@@ -18,9 +18,10 @@ A decoder gives one Python type for one JavaScript value in every encoding: an i
 however it was written, a larger number a float, a BigInt always an int.
 """
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from datetime import datetime
-from typing import Final, Literal, TypeAlias, Union, final
+from typing import Final, Literal, TypeAlias, final
 
 MAX_SAFE_INTEGER: Final = 2**53 - 1
 
@@ -49,16 +50,16 @@ class Undefined:
 UNDEFINED: Final = Undefined()
 """JavaScript's undefined: an argument, an input or a result that is not there."""
 
-Value: TypeAlias = Union[
-    None,
-    Undefined,
-    bool,
-    int,
-    float,
-    str,
-    bytes,
-    datetime,
-    Sequence["Value"],
-    Set["Value"],
-    Mapping[str, "Value"],
-]
+Value: TypeAlias = (
+    Undefined
+    | bool
+    | int
+    | float
+    | str
+    | bytes
+    | datetime
+    | Sequence["Value"]
+    | AbstractSet["Value"]
+    | Mapping[str, "Value"]
+    | None
+)
