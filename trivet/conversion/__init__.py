@@ -1,0 +1,21 @@
+"""Between users' Python types and the plain values that travel or are stored, with cattrs."""
+
+from trivet.conversion.converter import WireConverter
+from trivet.conversion.errors import MAX_ISSUES, Issue, ValidationError
+from trivet.conversion.names import camel_case, same_name, wire_name
+from trivet.conversion.signature import BoundArgs, CallSignature
+from trivet.conversion.state import StateCodec, StateConverter
+
+__all__ = [
+    "MAX_ISSUES",
+    "BoundArgs",
+    "CallSignature",
+    "Issue",
+    "StateCodec",
+    "StateConverter",
+    "ValidationError",
+    "WireConverter",
+    "camel_case",
+    "same_name",
+    "wire_name",
+]
