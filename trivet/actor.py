@@ -1,0 +1,317 @@
+"""What a user writes: an actor class with actions, events and hooks."""
+
+import inspect
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from contextlib import AbstractAsyncContextManager
+from logging import LoggerAdapter
+from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, ParamSpec, Protocol, overload
+
+import attrs
+from typing_extensions import TypeVar, Unpack
+
+from trivet.event import Event, Ts
+from trivet.raw import Request, Response, WebSocket
+
+if TYPE_CHECKING:
+    import logging
+
+    from trivet.client import Client
+    from trivet.runtime.connection import Conn, Conns
+    from trivet.runtime.instance import Instance
+
+S = TypeVar("S", default=None)
+CS = TypeVar("CS", default=None)
+CP = TypeVar("CP", default=object)
+A = TypeVar("A", bound="Actor[Any, Any, Any]")
+P = ParamSpec("P")
+R = TypeVar("R")
+Raw = TypeVar("Raw")
+
+
+@attrs.frozen(kw_only=True)
+class Options:
+    """Behaviour of an actor class, or the defaults of a registry. None means: what the registry or Limits say.
+
+    `concurrent`: every action neither takes nor waits for the actor's turn. `strict`: only declared events may be
+    emitted or subscribed to, and every emit is checked, with or without a recipient.
+    """
+
+    action_timeout: float | None = None
+    connect_hook_timeout: float | None = None
+    concurrent: bool | None = None
+    strict: bool | None = None
+
+    def over(self, defaults: "Options") -> "Options":
+        """These options, with the gaps filled from `defaults`."""
+        gaps = {field.name: getattr(defaults, field.name) for field in attrs.fields(Options)}
+        own = {name: value for name in gaps if (value := getattr(self, name)) is not None}
+        return Options(**{**gaps, **own})
+
+
+class Action(Generic[A, P, R, Raw]):
+    """A method that clients may call. `R` is what the client gets; inside the actor it stays the plain method."""
+
+    def __init__(
+        self,
+        fn: Callable[Concatenate[A, P], Raw],
+        *,
+        name: str | None = None,
+        concurrent: bool | None = None,
+        readonly: bool = False,
+        timeout: float | None = None,
+    ) -> None:
+        self.fn = fn
+        self.wire_name = name
+        self.attribute = getattr(fn, "__name__", "")
+        self.concurrent = concurrent
+        self.readonly = readonly
+        self.timeout = timeout
+        self.__doc__ = fn.__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.attribute = name
+
+    @overload
+    def __get__(self, instance: None, owner: type[Any]) -> "Action[A, P, R, Raw]": ...
+    @overload
+    def __get__(self, instance: A, owner: type[Any]) -> Callable[P, Raw]: ...
+    def __get__(self, instance: A | None, owner: type[Any]) -> "Action[A, P, R, Raw] | Callable[P, Raw]":
+        if instance is None:
+            return self
+        bound: Callable[P, Raw] = self.fn.__get__(instance, owner)
+        return bound
+
+    def __repr__(self) -> str:
+        return f"<Action {self.wire_name or self.attribute}>"
+
+
+class _ActionDecorator(Protocol):
+    @overload
+    def __call__(
+        self, fn: Callable[Concatenate[A, P], Coroutine[Any, Any, R]], /
+    ) -> Action[A, P, R, Coroutine[Any, Any, R]]: ...
+    @overload
+    def __call__(self, fn: Callable[Concatenate[A, P], R], /) -> Action[A, P, R, R]: ...
+
+
+@overload
+def action(fn: Callable[Concatenate[A, P], Coroutine[Any, Any, R]], /) -> Action[A, P, R, Coroutine[Any, Any, R]]: ...
+@overload
+def action(fn: Callable[Concatenate[A, P], R], /) -> Action[A, P, R, R]: ...
+@overload
+def action(
+    *, name: str | None = None, concurrent: bool | None = None, readonly: bool = False, timeout: float | None = None
+) -> _ActionDecorator: ...
+def action(
+    fn: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    concurrent: bool | None = None,
+    readonly: bool = False,
+    timeout: float | None = None,
+) -> Any:
+    """Make a method callable by clients, with the same signature there.
+
+    `name` is its name on the wire (default: the method's in camelCase; dots nest: "calculator.add"). `concurrent`:
+    it neither takes nor waits for the actor's turn. `readonly`: it promises not to change state, so that no change is
+    looked for. `timeout` in seconds bounds an async body (default `Options.action_timeout`, then 60).
+
+    A UserError that it raises reaches the client as it is; any other exception as `rivetkit.internal_error`.
+    """
+
+    def decorate(fn: Callable[..., Any]) -> Action[Any, Any, Any, Any]:
+        if not inspect.isfunction(fn):
+            raise TypeError(f"@action takes a method, got {fn!r}")
+        return Action(fn, name=name, concurrent=concurrent, readonly=readonly, timeout=timeout)
+
+    return decorate if fn is None else decorate(fn)
+
+
+class Actor(Generic[S, CS, CP]):
+    """Base of every actor class: `Actor[State, ConnState, Params]`, each of the three optional.
+
+    The instance is the context of one life of one actor, kept under `name` and `key`. Plain attributes are variables
+    of this life; `self.state` is the actor's state. Actions, `on_connect`, `on_disconnect` and `on_state_change` take
+    the actor's turn, one at a time in arrival order; `run`, raw handlers and background work do not, and may take it
+    with `async with self.turn():`. All of them may change state between two awaits without a lock.
+
+    Without a `create_state` hook the state is `State()`. Without `create_conn_state` a connection's state is
+    `ConnState()`. Every hook may be sync or async.
+    """
+
+    name: str = ""
+    """The actor's name on the wire. A class may set it; otherwise it is the class's name in camelCase."""
+    options: Options = Options()
+
+    _instance: "Instance"
+
+    # -- context ------------------------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> S:
+        """The actor's state. Raises PublicError `actor.state_not_enabled` for a class without one.
+
+        Inside `on_state_change` it is a read-only view: writing raises `actor.state_mutation_reentrant`.
+        """
+        state: S = self._instance.read_state()
+        return state
+
+    @state.setter
+    def state(self, value: S) -> None:
+        self._instance.write_state(value)
+
+    @property
+    def conns(self) -> "Conns[CS, CP]":
+        """The admitted connections of every kind, by id. Iterating walks a snapshot."""
+        conns: Conns[CS, CP] = self._instance.conns
+        return conns
+
+    @property
+    def conn(self) -> "Conn[CS, CP]":
+        """The connection that caused what runs. Raises NoConnection in `run` and in lifecycle hooks."""
+        conn: Conn[CS, CP] = self._instance.current_conn()
+        return conn
+
+    @property
+    def conn_or_none(self) -> "Conn[CS, CP] | None":
+        """The connection that caused what runs, or None."""
+        conn: Conn[CS, CP] | None = self._instance.current_conn_or_none()
+        return conn
+
+    @property
+    def request(self) -> Request:
+        """The request that caused what runs, or opened its connection. Raises NoConnection where there is none."""
+        return self._instance.current_request()
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """The key that the actor lives under."""
+        return self._instance.key
+
+    @property
+    def actor_id(self) -> str:
+        """The actor's globally unique id."""
+        return self._instance.actor_id
+
+    @property
+    def namespace(self) -> str:
+        """The actor space that it lives in."""
+        return self._instance.namespace
+
+    @property
+    def log(self) -> "LoggerAdapter[logging.Logger]":
+        """A logger that names this actor."""
+        return self._instance.log
+
+    @overload
+    def broadcast(
+        self,
+        event: Event[*Ts],
+        *args: *Ts,
+        exclude: "Conn[CS, CP] | str | Iterable[Conn[CS, CP] | str]" = (),
+        where: "Callable[[Conn[CS, CP]], bool] | None" = None,
+    ) -> int: ...
+    @overload
+    def broadcast(
+        self,
+        event: str,
+        *args: object,
+        exclude: "Conn[CS, CP] | str | Iterable[Conn[CS, CP] | str]" = (),
+        where: "Callable[[Conn[CS, CP]], bool] | None" = None,
+    ) -> int: ...
+    def broadcast(
+        self,
+        event: Event[*Ts] | str,
+        *args: Any,
+        exclude: "Conn[CS, CP] | str | Iterable[Conn[CS, CP] | str]" = (),
+        where: "Callable[[Conn[CS, CP]], bool] | None" = None,
+    ) -> int:
+        """Send an event to every connection that subscribed to it; returns to how many. Never waits.
+
+        The caller is among them unless excluded: `exclude` takes a connection, an id, or several. `where` is asked
+        once for each subscriber before any of them is sent to. Raises ValidationError, EncodeError or
+        `message.outgoing_too_long` here, in the emitter, before any recipient is touched. Slow recipients never slow
+        the actor; they end by their own bounds.
+        """
+        return self._instance.broadcast(event, args, exclude, where)
+
+    def client(self) -> "Client":
+        """A client of the actors in the same process and namespace. It never uses the network."""
+        return self._instance.client()
+
+    def turn(self) -> AbstractAsyncContextManager[None]:
+        """Take the actor's turn in `run`, a raw handler, a concurrent action or background work.
+
+        Waits behind what had arrived before. Raises `actor.deadlock` where the turn is held by whoever waits for it.
+        """
+        return self._instance.turn()
+
+    def start_soon(self, fn: Callable[[Unpack[Ts]], Awaitable[object]], *args: *Ts) -> None:
+        """Run `fn` in the background until it ends or the actor's life does. What it raises is logged."""
+        self._instance.start_background(fn, args)
+
+    def destroy(self) -> None:
+        """Ask for the end of this actor. Returns at once; what runs and what had arrived is finished first."""
+        self._instance.request_destroy()
+
+    # -- hooks --------------------------------------------------------------------------------------------------------
+    # `create_state(input)` and `on_create(input)` are hooks too; their parameter is typed by the class that has them.
+
+    def on_migrate(self, is_new: bool) -> Awaitable[None] | None:
+        """First of all in each life, before there is state."""
+
+    def on_wake(self) -> Awaitable[None] | None:
+        """In each life once there is state, before the first connection."""
+
+    def run(self) -> Awaitable[None] | None:
+        """Background task of each life. When it raises, that is logged and the actor lives on."""
+
+    def on_destroy(self) -> Awaitable[None] | None:
+        """Last, when the actor is destroyed. Its connections are still there."""
+
+    def on_before_connect(self, params: CP) -> Awaitable[None] | None:
+        """Raise to refuse a connection, call or raw request. Runs in its own task, outside the turn."""
+
+    def create_conn_state(self, params: CP) -> Awaitable[CS] | CS:
+        """The state of a new connection. Raise to refuse it. Runs in its own task, outside the turn."""
+        raise NotImplementedError  # never called: a class that does not override it gets ConnState()
+
+    def on_connect(self, conn: "Conn[CS, CP]") -> Awaitable[None] | None:
+        """The connection is in `conns`. When it raises, the connection is refused and `on_disconnect` does not run."""
+
+    def on_disconnect(self, conn: "Conn[CS, CP]") -> Awaitable[None] | None:
+        """Once, after the connection has left `conns`, if `on_connect` had run."""
+
+    def on_state_change(self) -> Awaitable[None] | None:
+        """Once after each turn that changed the state, before its response. State is read-only in it."""
+
+    def on_before_action_response(self, name: str, args: list[Any], output: Any) -> Awaitable[Any] | Any:
+        """Returns what the client shall get instead of `output`."""
+        return output
+
+    def on_request(self, request: Request) -> Awaitable[Response] | Response:
+        """Answers raw HTTP requests, outside the turn."""
+        raise NotImplementedError  # never called: without an override such requests are answered 404
+
+    def on_websocket(self, websocket: WebSocket) -> Awaitable[None] | None:
+        """Serves a raw WebSocket until it returns, outside the turn."""
+
+
+HOOKS: Final = (
+    "create_state",
+    "on_create",
+    "on_migrate",
+    "on_wake",
+    "run",
+    "on_destroy",
+    "on_before_connect",
+    "create_conn_state",
+    "on_connect",
+    "on_disconnect",
+    "on_state_change",
+    "on_before_action_response",
+    "on_request",
+    "on_websocket",
+)
+"""Every hook that a class may define."""
