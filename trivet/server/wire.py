@@ -1,0 +1,109 @@
+"""The bytes of one connection, whatever carries them: TCP, TLS or a stream in memory."""
+
+import os
+import socket
+import ssl
+import sys
+from typing import Final, final
+
+import trio
+
+RECEIVE_SIZE: Final = 64 * 1024
+
+_GONE: Final = (trio.BrokenResourceError, trio.ClosedResourceError)
+
+# os.write on a socket's descriptor is POSIX; Trio has no non-blocking send of its own.
+_NONBLOCKING: Final = sys.platform != "win32"
+
+
+@final
+class Wire:
+    """A stream with a non-blocking way out where there is one, and with one exception for every way to be gone.
+
+    All methods raise trio.BrokenResourceError when the peer is gone or the wire was closed here. Sending is for one
+    task at a time; a send that was cancelled may have sent a part.
+    """
+
+    __slots__ = ("_socket", "peer", "secure", "stream")
+
+    def __init__(self, stream: trio.abc.Stream, *, peer: str | None = None) -> None:
+        self.stream: Final = stream
+        self.secure: Final = isinstance(stream, trio.SSLStream)
+        self._socket: Final = stream.socket if isinstance(stream, trio.SocketStream) and _NONBLOCKING else None
+        self.peer: Final = peer if peer is not None else _peer_of(stream)
+
+    async def handshake(self) -> None:
+        """The TLS handshake, where there is one to make. Raises trio.BrokenResourceError when it fails."""
+        if isinstance(self.stream, trio.SSLStream):
+            await self.stream.do_handshake()
+
+    def send_nowait(self, data: bytes) -> int:
+        """Send what goes out without waiting, and say how much that was: 0 when it would block."""
+        if self._socket is None:
+            return 0
+        try:
+            # fileno() of a closed socket is -1, so bytes can never reach a descriptor that was opened since.
+            return os.write(self._socket.fileno(), data)
+        except BlockingIOError:
+            return 0
+        except OSError as exc:
+            raise trio.BrokenResourceError(f"socket connection broken: {exc}") from exc
+
+    async def send_all(self, data: bytes | memoryview) -> None:
+        """Send everything, waiting for room."""
+        try:
+            await self.stream.send_all(data)
+        except trio.ClosedResourceError as exc:
+            raise trio.BrokenResourceError("the connection was closed here") from exc
+
+    async def receive(self) -> bytes:
+        """Some bytes, or none at the end of the stream. Always a checkpoint; cancelling loses nothing."""
+        try:
+            return bytes(await self.stream.receive_some(RECEIVE_SIZE))
+        except trio.ClosedResourceError as exc:
+            raise trio.BrokenResourceError("the connection was closed here") from exc
+
+    def half_close(self) -> None:
+        """Tell the peer that no more will come, where the stream can. Idempotent."""
+        if isinstance(self.stream, trio.SocketStream):
+            try:
+                self.stream.socket.shutdown(socket.SHUT_WR)
+            except OSError:
+                pass  # The peer was faster; there is nobody to tell.
+
+    async def linger(self, seconds: float) -> None:
+        """Read and discard until the peer ends or the time is over.
+
+        Closing a TCP socket that holds unread bytes resets the connection, and a reset may overtake what was sent last.
+        """
+        self.half_close()
+        with trio.move_on_after(seconds):
+            try:
+                while await self.receive():
+                    pass
+            except trio.BrokenResourceError:
+                pass
+
+    async def aclose(self) -> None:
+        """Close at once, without a farewell. Wakes whoever sends or receives."""
+        await trio.aclose_forcefully(self.stream)
+
+
+def _peer_of(stream: trio.abc.Stream) -> str | None:
+    inner: object = stream
+    while isinstance(inner, trio.SSLStream):
+        inner = inner.transport_stream
+    if not isinstance(inner, trio.SocketStream):
+        return None
+    try:
+        address: object = inner.socket.getpeername()
+    except OSError:
+        return None
+    if isinstance(address, tuple):
+        return str(address[0])
+    return None
+
+
+def tls_listener(listener: trio.SocketListener, context: ssl.SSLContext) -> "trio.SSLListener[trio.SocketStream]":
+    """A listener whose streams speak TLS as HTTPS clients do: without waiting for each other's goodbye."""
+    return trio.SSLListener(listener, context, https_compatible=True)
