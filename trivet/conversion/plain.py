@@ -1,0 +1,137 @@
+"""Values of no declared type: whatever is plain passes."""
+
+import math
+from base64 import b64decode, b64encode
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, Final
+
+from trivet.conversion.errors import ValidationError
+from trivet.conversion.leaves import Hook, invalid, mismatch
+from trivet.conversion.paths import step
+from trivet.protocol.values import UNDEFINED
+
+_SIMPLE: Final = frozenset({str, int, bool, bytes, type(None), type(UNDEFINED)})
+
+
+def plain_in(value: Any, _: object = None) -> Any:
+    """The value itself, checked for being plain. It is not copied: what a decoder made belongs to whoever gets it."""
+    type_ = type(value)
+    if type_ in _SIMPLE:
+        return value
+    if type_ is float and math.isfinite(value):
+        return value
+    if isinstance(value, dict):
+        _each(plain_in, value.items())
+    elif isinstance(value, list | tuple):
+        _each(plain_in, enumerate(value))
+    elif isinstance(value, set | frozenset):
+        for item in value:
+            plain_in(item)
+    elif not isinstance(value, datetime):
+        raise mismatch("a plain value", value)
+    return value
+
+
+def _each(convert: Callable[[Any], Any], parts: Any) -> list[tuple[Any, Any]]:
+    """The parts converted, with their keys. Mistakes carry the place."""
+    key: Any = ""
+    converted: list[tuple[Any, Any]] = []
+    try:
+        for key, part in parts:
+            converted.append((key, convert(part)))
+    except ValidationError as error:
+        raise error.prefixed(step(key)) from None
+    return converted
+
+
+def make_plain_out(of_class: Callable[[type], Hook | None]) -> Hook:
+    """Unstructures by what the values are at run time. `of_class` gives the hook of a type with a shape, or None."""
+
+    def plain_out(value: Any, _: object = None) -> Any:
+        type_ = type(value)
+        if type_ in _SIMPLE:
+            return value
+        if type_ is float:
+            if math.isfinite(value):
+                return value
+            raise invalid(f"{value!r} cannot travel")
+        if type_ is dict:
+            return {_key(key): part for key, part in _each(plain_out, value.items())}
+        if type_ is list or type_ is tuple:
+            return [part for _, part in _each(plain_out, enumerate(value))]
+        if type_ is set or type_ is frozenset:
+            return {frozen(plain_out(item)) for item in value}
+        hook = of_class(type_)
+        if hook is None:
+            raise invalid(f"a {type_.__qualname__} cannot travel")
+        return hook(value)
+
+    return plain_out
+
+
+def _key(key: object) -> str:
+    if isinstance(key, str):
+        return str.__str__(key)
+    raise invalid(f"keys have to be str, got {type(key).__qualname__}")
+
+
+def frozen(value: Any) -> Any:
+    """A plain value as it can be in a set."""
+    if isinstance(value, list):
+        return tuple(map(frozen, value))
+    if isinstance(value, set):
+        return frozenset(map(frozen, value))
+    if isinstance(value, dict):
+        raise invalid("an object cannot be in a Set")
+    return value
+
+
+# In storage, what JSON lacks is an object with a single key that begins with "$"; a dict that looks like one is wrapped.
+
+
+def plain_out_stored(value: Any, _: object = None) -> Any:
+    type_ = type(value)
+    if type_ in {str, int, bool, type(None)}:
+        return value
+    if type_ is float and math.isfinite(value):
+        return value
+    if type_ is dict:
+        result = {_key(key): part for key, part in _each(plain_out_stored, value.items())}
+        return {"$dict": result} if len(result) == 1 and next(iter(result)).startswith("$") else result
+    if type_ is list or type_ is tuple:
+        return [part for _, part in _each(plain_out_stored, enumerate(value))]
+    if type_ is set or type_ is frozenset:
+        return {"$set": sorted(map(plain_out_stored, value), key=repr)}
+    if type_ is bytes:
+        return {"$bytes": b64encode(value).decode()}
+    if isinstance(value, datetime):
+        return {"$datetime": value.isoformat()}
+    if value is UNDEFINED:
+        return {"$undefined": True}
+    if type_ is float:
+        raise invalid(f"{value!r} cannot be stored")
+    raise invalid(f"a {type_.__qualname__} cannot be stored where any value is allowed; declare its type")
+
+
+def plain_in_stored(value: Any, _: object = None) -> Any:
+    if isinstance(value, list):
+        return [plain_in_stored(part) for part in value]
+    if not isinstance(value, dict):
+        return value
+    if len(value) == 1:
+        [(name, inner)] = value.items()
+        match name:
+            case "$dict":
+                value = inner
+            case "$bytes":
+                return b64decode(inner)
+            case "$datetime":
+                return datetime.fromisoformat(inner)
+            case "$undefined":
+                return UNDEFINED
+            case "$set":
+                return {frozen(plain_in_stored(part)) for part in inner}
+            case _:
+                pass
+    return {key: plain_in_stored(part) for key, part in value.items()}

@@ -1,0 +1,366 @@
+"""From plain values to users' types."""
+
+from collections.abc import Callable, Mapping
+from enum import Enum
+from types import NoneType
+from typing import Any
+
+from cattrs.errors import AttributeValidationNote, ClassValidationError
+from cattrs.gen import make_dict_structure_fn_from_attrs
+
+from trivet.conversion.errors import Issue, ValidationError
+from trivet.conversion.hooks import PLAIN_LEAVES, UNIFORM, Hooks, is_array, is_mapping, is_set, uniform
+from trivet.conversion.leaves import IN, STORED_IN, STORED_OUT, Hook, int_in, invalid, mismatch
+from trivet.conversion.paths import Gathering, convert_items, step
+from trivet.conversion.plain import plain_in, plain_in_stored
+from trivet.conversion.shapes import (
+    Choice,
+    Class,
+    Collection,
+    Dictionary,
+    Enumeration,
+    Field,
+    Leaf,
+    Record,
+    Shape,
+    TypedMapping,
+    Union,
+    plain_value,
+    resolved,
+)
+from trivet.conversion.unions import TAG, TAGGED, tags
+from trivet.protocol.values import UNDEFINED, Undefined
+
+
+class Structuring(Hooks):
+    """Makes the hooks that structure."""
+
+    def leaf(self, shape: Leaf) -> Hook:
+        if shape.python_type is object:
+            return plain_in_stored if self.stored else plain_in
+        return (STORED_IN if self.stored else IN)[shape.python_type]
+
+    def collection(self, shape: Collection) -> Hook:
+        item = self.hook(shape.item)
+        make: Callable[[list[Any]], Any] = shape.python_type
+        from_set = shape.python_type in {set, frozenset}
+        inner = resolved(shape.item)
+        uniform_type = inner.python_type if isinstance(inner, Leaf) and inner.python_type in UNIFORM else None
+        name = "array or Set" if from_set else "array"
+
+        def accept(value: Any) -> list[Any]:
+            # A Set may come as an array: JSON has no other way.
+            if is_array(value) or (from_set and is_set(value)):
+                return list(value)
+            raise mismatch(name, value)
+
+        def structure_fast(value: Any, _: object = None) -> Any:
+            values = accept(value)
+            if uniform_type is not None and uniform(values, uniform_type):
+                return make(values)
+            return make([item(value) for value in values])
+
+        def structure_detailed(value: Any, _: object = None) -> Any:
+            items = convert_items(item, accept(value))
+            try:
+                return make(items)
+            except TypeError as error:
+                raise invalid(f"an item cannot be in a set: {error}") from None
+
+        return structure_detailed if self.detailed else structure_fast
+
+    def dictionary(self, shape: Dictionary) -> Hook:
+        key, item = self.key(shape.key), self.hook(shape.value)
+
+        def structure_fast(value: Any, _: object = None) -> Any:
+            if not is_mapping(value):
+                raise mismatch("object", value)
+            return {key(name): item(part) for name, part in value.items() if part is not UNDEFINED}
+
+        def structure_detailed(value: Any, _: object = None) -> Any:
+            if not is_mapping(value):
+                raise mismatch("object", value)
+            gathering = Gathering()
+            result = {
+                gathering.convert(key, name, name): gathering.convert(item, part, name)
+                for name, part in value.items()
+                if part is not UNDEFINED and not gathering.full
+            }
+            gathering.check()
+            return result
+
+        # An undefined item is only kept where the type asks for it: in JSON it would not have come at all.
+        if admits_undefined(shape.value):
+
+            def structure_all(value: Any, _: object = None) -> Any:
+                if not is_mapping(value):
+                    raise mismatch("object", value)
+                gathering = Gathering()
+                result = {
+                    gathering.convert(key, name, name): gathering.convert(item, part, name)
+                    for name, part in value.items()
+                }
+                gathering.check()
+                return result
+
+            return structure_all
+        return structure_detailed if self.detailed else structure_fast
+
+    def key(self, shape: Shape) -> Hook:
+        """The hook for keys, which are strings on the wire."""
+        inner = resolved(shape)
+        if isinstance(inner, Leaf) and inner.python_type is int:
+            return int_key
+        return self.hook(shape)
+
+    def record(self, shape: Record) -> Hook:
+        hooks = [self.hook(item) for item in shape.items]
+        most, least = len(hooks), len(hooks) - shape.optional
+        make: Callable[..., Any] = shape.python_type
+        is_tuple = shape.python_type is tuple
+        length = f"{most} items" if least == most else f"{least} to {most} items"
+
+        def structure(value: Any, _: object = None) -> Any:
+            if not is_array(value):
+                raise mismatch("array", value)
+            if not least <= len(value) <= most:
+                raise invalid(f"expected {length}, got {len(value)}")
+            gathering = Gathering()
+            items = [
+                gathering.convert(hook, part, index)
+                for index, (hook, part) in enumerate(zip(hooks, value, strict=False))
+            ]
+            gathering.check()
+            return tuple(items) if is_tuple else make(*items)
+
+        return structure
+
+    def typed_mapping(self, shape: TypedMapping) -> Hook:
+        keys = {
+            name: (self.hook(key.shape), key.required, admits_undefined(key.shape)) for name, key in shape.keys.items()
+        }
+
+        def structure(value: Any, _: object = None) -> Any:
+            if not is_mapping(value):
+                raise mismatch(f"{shape.name} (object)", value)
+            gathering = Gathering()
+            result: dict[str, Any] = {}
+            for name, (hook, required, undefined) in keys.items():
+                part = value.get(name, UNDEFINED)
+                if part is not UNDEFINED or (undefined and required):
+                    result[name] = gathering.convert(hook, part, name)
+                elif required:
+                    gathering.add([Issue(step(name), "missing")])
+            gathering.check()
+            return result
+
+        return structure
+
+    def class_(self, shape: Class) -> Hook:
+        attributes = self.attributes(shape, lambda field: self._comes_in(shape, field))
+        generated: Hook = make_dict_structure_fn_from_attrs(
+            attributes,
+            shape.python_type,
+            self.cattrs,
+            dict.fromkeys((var.__name__ for var in getattr(shape.python_type, "__parameters__", ())), object),
+            _cattrs_include_init_false=self.stored,
+            _cattrs_forbid_extra_keys=False,
+        )
+        fields = {field.attribute.name: field for field in shape.fields}
+        fills = {field.wire: UNDEFINED for field in shape.fields if field.required and admits_undefined(field.shape)}
+        name = f"{shape.name} (object)"
+
+        def present(value: Any) -> Any:
+            """Without what is undefined, which is the same as absent."""
+            if not is_mapping(value):
+                raise mismatch(name, value)
+            if UNDEFINED in value.values():
+                value = {key: part for key, part in value.items() if part is not UNDEFINED}
+            return {**fills, **value} if fills else value
+
+        def structure_fast(value: Any, _: object = None) -> Any:
+            if type(value) is not dict or fills or UNDEFINED in value.values():
+                value = present(value)
+            return generated(value)
+
+        def structure_detailed(value: Any, _: object = None) -> Any:
+            value = present(value)
+            try:
+                return generated(value)
+            except ClassValidationError as group:
+                error = class_issues(group, value, fields)
+            raise error
+
+        return structure_detailed if self.detailed else structure_fast
+
+    def _comes_in(self, shape: Class, field: Field) -> bool:
+        # What __init__ does not take is computed from the rest: what comes from outside does not get to set it. What
+        # was stored does.
+        return field.attribute.init or (self.stored and not shape.frozen)
+
+    def enumeration(self, shape: Enumeration) -> Hook:
+        cls: Any = shape.python_type
+        if shape.is_flag:
+
+            def structure_flag(value: Any, _: object = None) -> Any:
+                try:
+                    return cls(int_in(value))
+                except ValueError as error:
+                    if isinstance(error, ValidationError):
+                        raise
+                    raise invalid(f"expected {shape.name}, got {value!r}") from None
+
+            return structure_flag
+        members: list[Enum] = list(cls)
+        return self._by_value(shape.name, [(plain_value(member), member) for member in members])
+
+    def choice(self, shape: Choice) -> Hook:
+        return self._by_value("", [(plain_value(value), value) for value in shape.values])
+
+    def _by_value(self, name: str, pairs: list[tuple[Any, Any]]) -> Hook:
+        if self.stored:
+            pairs = [(self._stored(value), result) for value, result in pairs]
+        table = {(type(value), value): result for value, result in pairs}
+        # Numbers may come as the other kind of number.
+        for value, result in pairs:
+            if type(value) is int:
+                table.setdefault((float, float(value)), result)
+            elif type(value) is float and value.is_integer():
+                table.setdefault((int, int(value)), result)
+        expected = f"one of {', '.join(repr(value) for value, _ in pairs)}"
+        if name:
+            expected = f"{name} ({expected})"
+
+        def structure(value: Any, _: object = None) -> Any:
+            try:
+                return table[type(value), value]
+            except (KeyError, TypeError):
+                pass
+            if isinstance(value, str | int | float) and len(repr(value)) <= 40:
+                raise invalid(f"expected {expected}, got {value!r}")
+            raise mismatch(expected, value)
+
+        return structure
+
+    def _stored(self, value: Any) -> Any:
+
+        return STORED_OUT[bytes](value) if type(value) is bytes else value
+
+    def union(self, shape: Union) -> Hook:
+        arms = [resolved(arm) for arm in shape.arms]
+        hooks = [self.hook(arm) for arm in arms]
+        exact: dict[type, Hook] = {}
+        for arm, hook in zip(arms, hooks, strict=True):
+            if isinstance(arm, Leaf) and (arm.python_type in PLAIN_LEAVES or arm.python_type is float):
+                exact.setdefault(arm.python_type, hook)
+        if NoneType in exact:
+            exact.setdefault(Undefined, exact[NoneType])
+        if self.stored:
+            for type_ in (bytes, Undefined):
+                exact.pop(type_, None)  # they come as str and object
+        known_keys = [keys_of(arm) for arm in arms]
+        tagged = {name: hooks[index] for index, name in tags(arms).items()} if self.stored else {}
+
+        def structure(value: Any, _: object = None) -> Any:
+            direct = exact.get(type(value))
+            if direct is not None:
+                try:
+                    return direct(value)
+                except ValidationError:
+                    pass  # a number out of its range may suit another arm
+            order = range(len(hooks))
+            if type(value) is dict:
+                if tagged and len(value) == 2 and value.get(TAG) in tagged and TAGGED in value:
+                    return tagged[value[TAG]](value[TAGGED])
+                strangers = [len(value.keys() - keys) if keys is not None else 0 for keys in known_keys]
+                order = sorted(order, key=strangers.__getitem__)
+            errors: list[tuple[int, ValidationError]] = []
+            for index in order:
+                try:
+                    return hooks[index](value)
+                except ValidationError as error:
+                    errors.append((index, error))
+                except (KeyError, TypeError, ValueError):
+                    if self.detailed:
+                        raise
+            raise self._explained(shape, arms, value, errors)
+
+        return structure
+
+    def _explained(
+        self, shape: Union, arms: list[Shape], value: Any, errors: list[tuple[int, ValidationError]]
+    ) -> ValidationError:
+        """The issues of the one arm that the value was meant for, or the union as a whole."""
+        plausible = [error for index, error in errors if is_meant(arms[index], value, error)]
+        if len(plausible) == 1:
+            return plausible[0]
+        return mismatch(shape.name, value)
+
+
+def is_meant(arm: Shape, value: Any, error: ValidationError) -> bool:
+    """Whether a value that is not of this arm looks like an attempt at it."""
+    if isinstance(arm, Class | TypedMapping) and is_mapping(value):
+        # A tag that names another arm says so plainly.
+        shapes: list[tuple[str, Shape]] = (
+            [(field.wire, field.shape) for field in arm.fields]
+            if isinstance(arm, Class)
+            else [(name, key.shape) for name, key in arm.keys.items()]
+        )
+        tags = {step(wire) for wire, inner in shapes if isinstance(resolved(inner), Choice) and wire in value}
+        return not any(issue.path in tags for issue in error.issues)
+    return any(issue.path for issue in error.issues)
+
+
+def keys_of(arm: Shape) -> frozenset[str] | None:
+    """The keys that an arm knows; None where it is no class."""
+    if isinstance(arm, Class):
+        return frozenset(field.wire for field in arm.fields)
+    if isinstance(arm, TypedMapping):
+        return frozenset(arm.keys)
+    return None
+
+
+def admits_undefined(shape: Shape) -> bool:
+    """Whether a type names Undefined, so that absence is one of its values."""
+    inner = resolved(shape)
+    if isinstance(inner, Union):
+        return any(map(admits_undefined, inner.arms))
+    return isinstance(inner, Leaf) and inner.python_type is Undefined
+
+
+def class_issues(group: ClassValidationError, value: Mapping[str, Any], fields: Mapping[str, Field]) -> Exception:
+    """cattrs' group of errors of one class, with wire names. An exception that says nothing about the value (a mistake
+    in a user's validator) comes out as it was.
+    """
+    gathering = Gathering()
+    for error in group.exceptions:
+        note = next((n for n in getattr(error, "__notes__", ()) if isinstance(n, AttributeValidationNote)), None)
+        wire = fields[note.name].wire if note is not None else None
+        if isinstance(error, ValidationError):
+            gathering.add(error.issues, step(wire) if wire is not None else "")
+        elif isinstance(error, KeyError) and wire is not None and wire not in value:
+            gathering.add([Issue(step(wire), "missing")])
+        elif isinstance(error, TypeError | ValueError) and wire is None:
+            # Raised by the class itself: a validator, a converter or __post_init__. attrs' own validators put
+            # the message first, and objects after it.
+            gathering.add([Issue("", str(error.args[0]) if error.args else type(error).__name__)])
+        else:
+            return error
+    try:
+        gathering.check()
+    except ValidationError as gathered:
+        return gathered
+    return group
+
+
+def int_key(value: Any, _: object = None) -> int:
+    """An integer that is a key, in canonical decimal."""
+    if type(value) is str and len(value) <= 400:
+        try:
+            number = int(value)
+        except ValueError:
+            pass
+        else:
+            if str(number) == value:
+                return number
+    raise mismatch("an integer as key", value)
