@@ -1,11 +1,16 @@
 """What every encoding of the protocol can do, and how to get one by its name.
 
-The encodings are `json` (text frames), `cbor` and `bare` (binary frames). A codec holds no state, so one instance serves
-every connection and thread.
+The encodings are `json` (text frames), `cbor` and `bare` (binary frames). A codec holds no state, so one instance
+serves every connection and thread.
 """
 
+from collections.abc import Mapping
 from typing import Final, Literal, Protocol, TypeAlias
 
+from trivet.protocol import cbor
+from trivet.protocol.bare_codec import BareCodec
+from trivet.protocol.cbor_codec import CborCodec
+from trivet.protocol.json_codec import JsonCodec
 from trivet.protocol.messages import Error, ToClient, ToServer
 from trivet.protocol.values import Value
 
@@ -76,16 +81,19 @@ class Codec(Protocol):
         ...
 
 
+_CODECS: Final[Mapping[str, Codec]] = {"json": JsonCodec(), "cbor": CborCodec(), "bare": BareCodec()}
+
+
 def codec_for(encoding: str) -> Codec | None:
     """The codec of that name, or None for a name that is no encoding."""
-    raise NotImplementedError
+    return _CODECS.get(encoding)
 
 
 def encode_compat_cbor(value: Value) -> bytes:
-    """The CBOR of an actor's input, with RivetKit's markers for what plain CBOR would lose."""
-    raise NotImplementedError
+    """The CBOR of an actor's input, as RivetKit's client writes it, with markers. Raises EncodeError."""
+    return cbor.encode(value, markers=True, wide_maps=True, root="input")
 
 
 def decode_compat_cbor(data: bytes) -> Value:
-    """The value of an actor's input."""
-    raise NotImplementedError
+    """The value of an actor's input. Raises DecodeError."""
+    return cbor.decode(data, markers=True)
