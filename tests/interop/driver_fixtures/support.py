@@ -1,0 +1,35 @@
+"""What the fixtures share."""
+
+import time
+from typing import Any, TypeAlias
+
+import attrs
+
+from trivet import PublicError, UserError
+
+Json: TypeAlias = Any
+"""Data that the suite itself leaves untyped: it travels as it is."""
+
+
+@attrs.define
+class ValueState:
+    value: int = 0
+
+
+@attrs.define
+class NoState:
+    """State with nothing in it, for connections and actors of which only the existence matters."""
+
+
+def now_ms() -> int:
+    """Milliseconds since the epoch, as `Date.now()`."""
+    return time.time_ns() // 1_000_000
+
+
+def not_supported(what: str) -> UserError:
+    """What a fixture raises where it would need a part of RivetKit that trivet does not have."""
+    return UserError(f"{what} is not supported yet", code="not_supported")
+
+
+def forbidden() -> PublicError:
+    return PublicError("auth", "forbidden", "Forbidden")
