@@ -4,7 +4,7 @@ Values are CBOR in the compat dialect, both ways. Written is version 4. Read are
 of version 1 has a token behind it, and errors name the actor from version 4 on.
 """
 
-from typing import Final
+from typing import Final, Literal
 
 from trivet.errors import ActorRef, DecodeError
 from trivet.protocol import bare, cbor, compat, envelope
@@ -28,9 +28,9 @@ _VERSION: Final = PROTOCOL_VERSION.to_bytes(2, "little")
 class BareCodec:
     """See `trivet.protocol.codec.Codec`."""
 
-    encoding: Final = "bare"
-    binary: Final = True
-    content_type: Final = "application/octet-stream"
+    encoding: Literal["bare"] = "bare"
+    binary: bool = True
+    content_type: str = "application/octet-stream"
 
     def encode_to_client(self, message: ToClient) -> bytes:
         frame = _Frame(wide_maps=False)

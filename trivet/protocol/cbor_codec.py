@@ -4,7 +4,7 @@ The layouts are RivetKit's, byte for byte: an id takes 8 bytes, so that JavaScri
 have 16-bit sizes. A server sends the compat dialect, a client the native one (see `trivet.protocol.cbor`).
 """
 
-from typing import Final
+from typing import Final, Literal
 
 from trivet.errors import ActorRef, DecodeError
 from trivet.protocol import cbor, compat, envelope
@@ -31,9 +31,9 @@ _SUBSCRIPTION_REQUEST: Final = _prefix(b"\xb9\x00\x01", b"\xb9\x00\x02", "Subscr
 class CborCodec:
     """See `trivet.protocol.codec.Codec`."""
 
-    encoding: Final = "cbor"
-    binary: Final = True
-    content_type: Final = "application/octet-stream"
+    encoding: Literal["cbor"] = "cbor"
+    binary: bool = True
+    content_type: str = "application/octet-stream"
 
     def encode_to_client(self, message: ToClient) -> bytes:
         frame = _Frame(_TO_CLIENT[type(message)], markers=True)

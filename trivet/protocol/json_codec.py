@@ -1,6 +1,6 @@
 """The encoding `json`: one JSON object in a text frame, ids as BigInt markers."""
 
-from typing import Final
+from typing import Literal
 
 from trivet.errors import ActorRef
 from trivet.protocol import envelope
@@ -12,9 +12,9 @@ from trivet.protocol.values import UNDEFINED, Value
 class JsonCodec:
     """See `trivet.protocol.codec.Codec`."""
 
-    encoding: Final = "json"
-    binary: Final = False
-    content_type: Final = "application/json"
+    encoding: Literal["json"] = "json"
+    binary: bool = False
+    content_type: str = "application/json"
 
     def encode_to_client(self, message: ToClient) -> bytes:
         match message:
