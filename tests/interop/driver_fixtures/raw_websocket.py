@@ -1,7 +1,5 @@
 """Low-level WebSockets: `handle.webSocket()` as actors serve it."""
 
-import json
-from typing import cast
 from urllib.parse import urlsplit
 
 import attrs
@@ -9,11 +7,7 @@ import trio
 
 from trivet import Actor, WebSocket, action
 
-from .support import Json, NoState, not_supported, now_ms
-
-
-def _dump(**message: Json) -> str:
-    return json.dumps(message, separators=(",", ":"))
+from .support import Json, NoState, dump, not_supported, now_ms, parse
 
 
 @attrs.define
@@ -33,7 +27,7 @@ class RawWebSocketActor(Actor[RawWebSocketState]):
     async def on_websocket(self, websocket: WebSocket) -> None:
         self.state.connection_count += 1
         try:
-            await websocket.send(_dump(type="welcome", connectionCount=self.state.connection_count))
+            await websocket.send(dump(type="welcome", connectionCount=self.state.connection_count))
             async for message in websocket:
                 self.state.message_count += 1
                 await websocket.send(self._answer(message, websocket))
@@ -41,26 +35,26 @@ class RawWebSocketActor(Actor[RawWebSocketState]):
             self.state.connection_count -= 1
 
     def _answer(self, message: str | bytes, websocket: WebSocket) -> str | bytes:
-        parsed = _parse(message)
+        parsed = parse(message)
         state = self.state
         match parsed.get("type"):
             case "ping":
-                return _dump(type="pong", timestamp=now_ms())
+                return dump(type="pong", timestamp=now_ms())
             case "getStats":
-                return _dump(type="stats", connectionCount=state.connection_count, messageCount=state.message_count)
+                return dump(type="stats", connectionCount=state.connection_count, messageCount=state.message_count)
             case "getRequestInfo":
-                return _dump(type="requestInfo", **_request_info(websocket))
+                return dump(type="requestInfo", **_request_info(websocket))
             case "indexedEcho":
                 # Messages have indexes only where sockets outlive their actor; here none has.
                 state.indexed_message_order.append(None)
-                return _dump(type="indexedEcho", payload=parsed.get("payload"), rivetMessageIndex=None)
+                return dump(type="indexedEcho", payload=parsed.get("payload"), rivetMessageIndex=None)
             case "indexedAckProbe":
                 state.indexed_message_order.append(None)
                 payload = parsed.get("payload")
                 size = len(payload) if isinstance(payload, str) else 0
-                return _dump(type="indexedAckProbe", rivetMessageIndex=None, payloadSize=size)
+                return dump(type="indexedAckProbe", rivetMessageIndex=None, payloadSize=size)
             case "getIndexedMessageOrder":
-                return _dump(type="indexedMessageOrder", order=state.indexed_message_order)
+                return dump(type="indexedMessageOrder", order=state.indexed_message_order)
             case _:
                 return message
 
@@ -71,16 +65,6 @@ class RawWebSocketActor(Actor[RawWebSocketState]):
     @action
     def get_stats(self) -> Stats:
         return Stats(self.state.connection_count, self.state.message_count)
-
-
-def _parse(message: str | bytes) -> dict[str, Json]:
-    if isinstance(message, bytes):
-        return {}
-    try:
-        parsed: Json = json.loads(message)
-    except ValueError:
-        return {}
-    return cast("dict[str, Json]", parsed) if isinstance(parsed, dict) else {}
 
 
 def _request_info(websocket: WebSocket) -> dict[str, Json]:
@@ -105,7 +89,7 @@ class RawWebSocketAsyncOpenActor(Actor[OpenCount]):
     async def on_websocket(self, websocket: WebSocket) -> None:
         self.state.open_count += 1
         await trio.sleep(0.01)
-        await websocket.send(_dump(type="async-open", openCount=self.state.open_count))
+        await websocket.send(dump(type="async-open", openCount=self.state.open_count))
         async for _ in websocket:
             pass
 
@@ -125,7 +109,7 @@ class RawWebSocketConnContextActor(Actor[NoState, OpenedState]):
         conn = self.conn
         conn.state = OpenedState(True, conn.id)
         state = {"opened": conn.state.opened, "connId": conn.state.conn_id}
-        await websocket.send(_dump(type="conn-context", connId=conn.id, state=state))
+        await websocket.send(dump(type="conn-context", connId=conn.id, state=state))
         async for _ in websocket:
             pass
 

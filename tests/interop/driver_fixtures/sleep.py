@@ -3,9 +3,9 @@
 import attrs
 import trio
 
-from trivet import Actor, Conn, Event, Options, Request, Response, action
+from trivet import Actor, Conn, Event, Options, Request, Response, WebSocket, action
 
-from .support import not_supported
+from .support import dump, not_supported, parse
 
 
 @attrs.define
@@ -76,6 +76,95 @@ class SleepWithRawHttp(Actor[RequestCounts]):
     @action
     def get_counts(self) -> RequestCounts:
         return self.state
+
+
+@attrs.define
+class ConnectionCounts(Counts):
+    connection_count: int = 0
+
+
+class SleepWithRawWebSocket(Actor[ConnectionCounts]):
+    def on_wake(self) -> None:
+        self.state.start_count += 1
+
+    async def on_websocket(self, websocket: WebSocket) -> None:
+        self.state.connection_count += 1
+        try:
+            await websocket.send(dump(type="connected", connectionCount=self.state.connection_count))
+            async for message in websocket:
+                match parse(message).get("type"):
+                    case "getCounts":
+                        await websocket.send(dump(type="counts", **self._counts()))
+                    case "keepAlive":
+                        await websocket.send(dump(type="ack"))
+                    case _:
+                        pass
+        finally:
+            self.state.connection_count -= 1
+
+    def _counts(self) -> dict[str, int]:
+        state = self.state
+        return {
+            "startCount": state.start_count,
+            "sleepCount": state.sleep_count,
+            "connectionCount": state.connection_count,
+        }
+
+    @action
+    def get_counts(self) -> ConnectionCounts:
+        return self.state
+
+
+@attrs.define
+class ProbeState:
+    count: int = 0
+
+
+class CounterWaitUntilProbe(Actor[ProbeState]):
+    """What the suite calls `waitUntil` is background work of the actor, and `keepAwake` work that is awaited."""
+
+    @action
+    def trigger_wait_until_void(self) -> int:
+        self.state.count += 1
+        self.start_soon(trio.lowlevel.checkpoint)
+        return self.state.count
+
+    @action
+    def trigger_wait_until_with_value(self) -> int:
+        self.state.count += 1
+        self.start_soon(_ok)
+        return self.state.count
+
+    @action
+    def trigger_wait_until_reject_void(self) -> int:
+        self.state.count += 1
+        self.start_soon(_fail)
+        return self.state.count
+
+    @action
+    async def trigger_keep_awake_void(self) -> int:
+        self.state.count += 1
+        await trio.lowlevel.checkpoint()
+        return self.state.count
+
+    @action
+    async def trigger_keep_awake_with_value(self) -> int:
+        self.state.count += 1
+        await _ok()
+        return self.state.count
+
+    @action
+    def get_count(self) -> int:
+        return self.state.count
+
+
+async def _ok() -> dict[str, bool]:
+    await trio.lowlevel.checkpoint()
+    return {"ok": True}
+
+
+async def _fail() -> None:
+    raise RuntimeError("reject-with-error-ok")
 
 
 class SleepWithNoSleepOption(Actor[Counts]):
@@ -174,6 +263,8 @@ ACTORS = (
     Sleep,
     SleepWithLongRpc,
     SleepWithRawHttp,
+    SleepWithRawWebSocket,
+    CounterWaitUntilProbe,
     SleepWithNoSleepOption,
     StateZodCoercionActor,
     HibernationActor,

@@ -1,7 +1,8 @@
 """What the fixtures share."""
 
+import json
 import time
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import attrs
 
@@ -33,3 +34,19 @@ def not_supported(what: str) -> UserError:
 
 def forbidden() -> PublicError:
     return PublicError("auth", "forbidden", "Forbidden")
+
+
+def dump(**message: Json) -> str:
+    """A raw WebSocket message as JSON."""
+    return json.dumps(message, separators=(",", ":"))
+
+
+def parse(message: str | bytes) -> dict[str, Json]:
+    """A raw WebSocket message that is a JSON object; of any other nothing."""
+    if isinstance(message, bytes):
+        return {}
+    try:
+        parsed: Json = json.loads(message)
+    except ValueError:
+        return {}
+    return cast("dict[str, Json]", parsed) if isinstance(parsed, dict) else {}
