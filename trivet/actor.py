@@ -222,8 +222,8 @@ class Actor(Generic[S, CS, CP]):
     ) -> int: ...
     def broadcast(
         self,
-        event: Event[*Ts] | str,
-        *args: Any,
+        event: Event[*tuple[Any, ...]] | str,
+        *args: object,
         exclude: "Conn[CS, CP] | str | Iterable[Conn[CS, CP] | str]" = (),
         where: "Callable[[Conn[CS, CP]], bool] | None" = None,
     ) -> int:

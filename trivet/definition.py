@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, TypeVar, cast, get_args, get_origin
+from typing import Any, Final, TypeVar, get_args, get_origin
 
 import attrs
 
@@ -100,6 +100,19 @@ class ActorDefinition:
     params_default: Any
     hooks: frozenset[str]
 
+    @property
+    def watches_state(self) -> bool:
+        """Whether anybody wants to know of changes of the state."""
+        return self.state_codec is not None and "on_state_change" in self.hooks
+
+    @property
+    def admits_inline(self) -> bool:
+        """Whether admission never waits: no hook of it is async, and none takes the turn."""
+        hooks = self.hooks & {"on_before_connect", "create_conn_state"}
+        return "on_connect" not in self.hooks and not any(
+            inspect.iscoroutinefunction(getattr(self.cls, hook)) for hook in hooks
+        )
+
     def params(self, value: Value) -> Any:
         """Connection parameters as the class declares them. Raises PublicError `actor.validation_error`."""
         return load_from_outside(self.load_params, value, self.params_default, "params")
@@ -190,9 +203,8 @@ def type_arguments(cls: type[Actor[Any, Any, Any]]) -> tuple[object, object, obj
             known.update(zip(getattr(origin, "__parameters__", ()), args, strict=False))
         if arguments:
             break
-    found = [None if isinstance(argument, TypeVar) else argument for argument in arguments]
-    state, conn_state, params = [*found, *(None, None, object)[len(found) :]]
-    return state, conn_state, params
+    found = dict(enumerate(None if isinstance(argument, TypeVar) else argument for argument in arguments))
+    return found.get(0), found.get(1), found.get(2, object)
 
 
 def _is_overridden(cls: type[Any], hook: str) -> bool:
@@ -216,7 +228,7 @@ def _actions(
     for attribute, member in _members(cls).items():
         if not isinstance(member, Action):
             continue
-        found = cast("Action[Any, Any, Any, Any]", member)
+        found: Action[Any, Any, Any, Any] = member
         name = found.wire_name or rename(attribute)
         if name in actions:
             clash = actions[name].attribute
@@ -243,7 +255,7 @@ def _events(
     for attribute, member in _members(cls).items():
         if not isinstance(member, Event):
             continue
-        found = cast("Event[*tuple[Any, ...]]", member)
+        found: Event[*tuple[Any, ...]] = member
         name = found.wire_name or rename(attribute)
         if name in events:
             clash = events[name].attribute

@@ -1,0 +1,366 @@
+"""Calls of actions, and the other jobs that an actor's inbox holds."""
+
+from collections.abc import Callable
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import trio
+
+from trivet.conversion import ValidationError
+from trivet.definition import ActionDefinition, validation_error
+from trivet.errors import PublicError
+from trivet.protocol.messages import ActionRequest
+from trivet.protocol.values import Value
+from trivet.runtime import answers
+from trivet.runtime.admission import Admission
+from trivet.runtime.connection import Conn
+from trivet.runtime.context import Chain, Hold, Waiting
+from trivet.runtime.hooks import with_timeout
+from trivet.runtime.logs import logger
+from trivet.runtime.timers import TimerHandle
+
+if TYPE_CHECKING:
+    from trivet.runtime.instance import Instance
+    from trivet.runtime.session import Session
+
+_BLOCKED_TOO_LONG: Final = 0.1
+
+
+class Job(Protocol):
+    """One message in an actor's inbox."""
+
+    async def run(self) -> None:
+        """Take the actor's turn. Must not raise anything but Cancelled."""
+        ...
+
+    def fail(self, error: PublicError) -> None:
+        """The actor ended before the turn came."""
+        ...
+
+
+async def perform(
+    instance: "Instance",
+    action: ActionDefinition,
+    args: list[Value],
+    conn: Conn[Any, Any],
+    chain: Chain,
+    *,
+    in_turn: bool,
+    overdue: Callable[[PublicError], None],
+) -> Value:
+    """Run one action, and what follows it before its response. Raises PublicError alone.
+
+    A timed out body that has not unwound within `unwind_timeout` is answered by `overdue` meanwhile.
+    """
+    try:
+        bound = action.signature.bind(args)
+    except ValidationError as error:
+        raise validation_error(error) from None
+    if bound.extra:
+        logger.debug("%s: %d extra arguments of %s ignored", instance.describe(), bound.extra, action.name)
+    try:
+        with instance.caused_by(conn, chain):
+            try:
+                began = perf_counter()
+                result = action.fn(instance.actor, *bound.args)
+                if perf_counter() - began > _BLOCKED_TOO_LONG:
+                    blocked = perf_counter() - began
+                    logger.warning("%s: %s blocked the loop for %.3f s", instance.describe(), action.name, blocked)
+                if hasattr(result, "__await__"):
+                    result = await _within_timeout(instance, action, result, overdue)
+            finally:
+                if in_turn and not action.readonly and instance.definition.watches_state:
+                    await instance.report_state_change()
+            output = action.signature.dump_result(result)
+            if "on_before_action_response" in instance.definition.hooks:
+                output = await _before_response(instance, action, bound.args, result, output)
+            return output
+    except Exception as exc:
+        raise instance.public(exc, f"action {action.name}", conn) from None
+
+
+async def _within_timeout(
+    instance: "Instance", action: ActionDefinition, body: Any, overdue: Callable[[PublicError], None]
+) -> Any:
+    limits = instance.host.limits
+    timeout = action.timeout if action.timeout is not None else limits.action_timeout
+    timers = instance.host.timers
+    scope = trio.CancelScope()
+    timed_out: list[TimerHandle] = []
+
+    def expire() -> None:
+        scope.cancel()
+        timed_out.append(timers.call_later(limits.unwind_timeout, lambda: overdue(answers.action_timed_out())))
+
+    timer = timers.call_later(timeout, expire)
+    try:
+        with scope:
+            return await body
+    except Exception as exc:
+        if not timed_out:
+            raise
+        raise answers.action_timed_out() from exc
+    finally:
+        timer.cancel()
+        for late in timed_out:
+            late.cancel()
+    raise answers.action_timed_out()
+
+
+async def _before_response(
+    instance: "Instance", action: ActionDefinition, args: list[Any], result: Any, output: Value
+) -> Value:
+    changed = instance.actor.on_before_action_response(action.name, args, result)
+    if hasattr(changed, "__await__"):
+        timeout = action.timeout if action.timeout is not None else instance.host.limits.action_timeout
+        with trio.move_on_after(timeout) as scope:
+            changed = await changed
+        if scope.cancelled_caught:
+            raise answers.action_timed_out()
+    return output if changed is result else instance.definition.dump_any(changed)
+
+
+class Call:
+    """A call that may wait for the turn on behalf of turns that its caller holds."""
+
+    __slots__ = ("_chain", "_instance", "_waiting")
+
+    def __init__(self, instance: "Instance", chain: Chain) -> None:
+        self._instance = instance
+        self._chain = chain
+        self._waiting: Waiting | None = None
+
+    def wait_for_turn(self) -> None:
+        """Note that whoever made this call waits for the turn. Raises PublicError `actor.deadlock`."""
+        if self._chain:
+            waiting = Waiting(self._chain, self._instance)
+            waiting.__enter__()
+            self._waiting = waiting
+
+    def _no_longer_waiting(self) -> None:
+        if self._waiting is not None:
+            waiting, self._waiting = self._waiting, None
+            waiting.__exit__()
+
+    def _turns(self) -> Chain:
+        hold = self._instance.turn_hold
+        assert hold is not None
+        return (*self._chain, hold)
+
+
+class ActionJob(Call):
+    """A call over an events connection. `run` in the turn, or `run_concurrently` in a task of its own."""
+
+    __slots__ = ("_action", "_answered", "_request", "_session")
+
+    def __init__(self, session: "Session", request: ActionRequest, action: ActionDefinition, chain: Chain) -> None:
+        super().__init__(session.instance, chain)
+        self._session = session
+        self._request = request
+        self._action = action
+        self._answered = False
+
+    async def run(self) -> None:
+        """In the actor's turn."""
+        try:
+            if self._session.started(concurrent=False):
+                await self._perform(self._turns(), in_turn=True)
+        finally:
+            self._no_longer_waiting()
+
+    async def run_concurrently(self) -> None:
+        """Outside the turn."""
+        if self._session.started(concurrent=True):
+            await self._perform(self._chain, in_turn=False)
+
+    async def _perform(self, chain: Chain, *, in_turn: bool) -> None:
+        session, request = self._session, self._request
+        try:
+            output = await perform(
+                session.instance,
+                self._action,
+                request.args,
+                session.conn,
+                chain,
+                in_turn=in_turn,
+                overdue=self._answer_error,
+            )
+        except PublicError as error:
+            self._answer_error(error)
+        else:
+            if not self._answered:
+                self._answered = True
+                session.answer(request.id, output)
+
+    def _answer_error(self, error: PublicError) -> None:
+        if not self._answered:
+            self._answered = True
+            self._session.answer_error(self._request.id, error)
+
+    def fail(self, error: PublicError) -> None:
+        """The actor ended before the turn came, or while it was this call's."""
+        self._no_longer_waiting()
+        self._answer_error(error)
+
+
+class StatelessJob(Call):
+    """A stateless call: `on_connect`, the action and `on_disconnect` of its transient connection, in one turn."""
+
+    def __init__(
+        self,
+        instance: "Instance",
+        admission: Admission,
+        conn: Conn[Any, Any],
+        action: ActionDefinition,
+        args: list[Value],
+        chain: Chain,
+    ) -> None:
+        super().__init__(instance, chain)
+        self._admission = admission
+        self._conn = conn
+        self._action = action
+        self._args = args
+        self._done = trio.Event()
+        self._abandoned = False
+        self._output: Value = None
+        self._error: PublicError | None = None
+
+    async def result(self) -> Value:
+        """Wait for the output. Raises PublicError. When cancelled, a call that has not started never runs."""
+        try:
+            await self._done.wait()
+        finally:
+            self._abandoned = True
+        if self._error is not None:
+            raise self._error
+        return self._output
+
+    async def run(self) -> None:
+        """In the actor's turn."""
+        if self._abandoned:
+            self._no_longer_waiting()
+            return
+        try:
+            await self._admission.connect_in_turn()
+            try:
+                self._output = await self._perform(self._turns(), in_turn=True)
+            finally:
+                await DisconnectJob(self._instance, self._conn).run()
+        except PublicError as error:
+            self.fail(error)
+        finally:
+            self._no_longer_waiting()
+        self._done.set()
+
+    async def run_concurrently(self) -> None:
+        """Outside the turn, but for the connection hooks, which take it."""
+        instance = self._instance
+        try:
+            await self._admission.admit(lambda: None)
+            try:
+                self._output = await self._perform(self._chain, in_turn=False)
+            finally:
+                left = DisconnectJob(instance, self._conn)
+                if "on_disconnect" in instance.definition.hooks:
+                    instance.post(left)
+                    await left.done.wait()
+                else:
+                    instance.expel(self._conn)
+        except PublicError as error:
+            self.fail(error)
+        self._done.set()
+
+    async def _perform(self, chain: Chain, *, in_turn: bool) -> Value:
+        return await perform(
+            self._instance, self._action, self._args, self._conn, chain, in_turn=in_turn, overdue=self.fail
+        )
+
+    def fail(self, error: PublicError) -> None:
+        """Answer with an error, unless there is an answer."""
+        self._no_longer_waiting()
+        if not self._done.is_set():
+            self._error = error
+            self._done.set()
+
+
+class DisconnectJob:
+    """A connection leaves: it is out of `conns`, then `on_disconnect` runs."""
+
+    __slots__ = ("_conn", "_instance", "done")
+
+    def __init__(self, instance: "Instance", conn: Conn[Any, Any]) -> None:
+        self._instance = instance
+        self._conn = conn
+        self.done = trio.Event()
+
+    async def run(self) -> None:
+        """In the actor's turn."""
+        instance, conn = self._instance, self._conn
+        instance.expel(conn)
+        if "on_disconnect" in instance.definition.hooks:
+            try:
+                with instance.caused_by(conn):
+                    await with_timeout(
+                        instance.connect_hook_timeout, "on_disconnect", lambda: instance.actor.on_disconnect(conn)
+                    )
+            except Exception as exc:
+                instance.public(exc, "on_disconnect", conn)
+            await instance.report_state_change()
+        self.done.set()
+
+    def fail(self, error: PublicError) -> None:
+        """The actor ended first."""
+        self.done.set()
+
+
+class TurnJob:
+    """The turn for code that runs outside it, from `granted` until `release`."""
+
+    def __init__(self, instance: "Instance") -> None:
+        self._instance = instance
+        self._released = trio.Event()
+        self._granted = trio.Event()
+        self.error: PublicError | None = None
+        self.hold: Hold | None = None
+
+    async def granted(self) -> None:
+        """Wait for the turn. Raises PublicError when the actor ends first. When cancelled, it passes the turn on."""
+        try:
+            await self._granted.wait()
+        except BaseException:
+            self.release()
+            raise
+        if self.error is not None:
+            raise self.error
+
+    def release(self) -> None:
+        """Give the turn back."""
+        self._released.set()
+
+    async def run(self) -> None:
+        """In the actor's turn."""
+        if self._released.is_set():
+            return
+        self.hold = self._instance.turn_hold
+        self._granted.set()
+        await self._released.wait()
+        await self._instance.report_state_change()
+
+    def fail(self, error: PublicError) -> None:
+        """The actor ended first."""
+        self.error = error
+        self._granted.set()
+
+
+class StopJob:
+    """The end of the actor, in its turn: everything that arrived before has run."""
+
+    def __init__(self, instance: "Instance") -> None:
+        self._instance = instance
+
+    async def run(self) -> None:
+        """In the actor's turn."""
+        await self._instance.wind_down()
+
+    def fail(self, error: PublicError) -> None:
+        """It ended otherwise."""

@@ -1,0 +1,97 @@
+"""What caused the code that runs, and which turns it holds: context variables, so that overlapping work is apart."""
+
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+
+from trivet.errors import PublicError
+from trivet.raw import Request
+
+if TYPE_CHECKING:
+    from trivet.runtime.connection import Conn
+    from trivet.runtime.instance import Instance
+
+
+@attrs.frozen(eq=False)
+class Cause:
+    """The actor whose code runs, and the connection and request that caused it, where there are any."""
+
+    instance: "Instance"
+    conn: "Conn[Any, Any] | None" = None
+    request: Request | None = None
+    readonly: bool = False
+
+
+class Hold:
+    """One taking of an actor's turn: who has it, and for which actors' turns its holder waits meanwhile."""
+
+    __slots__ = ("active", "instance", "waits")
+
+    def __init__(self, instance: "Instance") -> None:
+        self.instance = instance
+        self.active = True
+        self.waits: list[Instance] = []
+
+
+Chain = tuple[Hold, ...]
+"""The turns that wait for what runs, outermost first: of the actor itself, of the actor that called it, and so on."""
+
+cause: Final[ContextVar[Cause | None]] = ContextVar("trivet_cause", default=None)
+chain: Final[ContextVar[Chain]] = ContextVar("trivet_chain", default=())
+
+
+def current_chain() -> Chain:
+    """The turns held on behalf of the running code. A background task that an action left behind holds none."""
+    holds = chain.get()
+    return tuple(hold for hold in holds if hold.active) if holds else holds
+
+
+def check_deadlock(holds: Chain, target: "Instance") -> None:
+    """Raise `actor.deadlock` where waiting for the turn of `target` would wait for one of `holds`.
+
+    The turn of an actor waits for the actors that its holder calls; following that from `target` must not lead back.
+    """
+    if not holds:
+        return
+    path: list[Instance] = []
+    if _leads_to(target, holds, path, set()):
+        names = [_describe(hold.instance) for hold in holds] + [_describe(instance) for instance in path]
+        raise PublicError(
+            "actor", "deadlock", f"This call would wait for itself: {' -> '.join(names)}", {"chain": list(names)}
+        )
+
+
+def _leads_to(target: "Instance", holds: Chain, path: "list[Instance]", seen: "set[Instance]") -> bool:
+    if target in seen:
+        return False
+    seen.add(target)
+    path.append(target)
+    hold = target.turn_hold
+    if hold is not None and (hold in holds or any(_leads_to(waited, holds, path, seen) for waited in hold.waits)):
+        return True
+    path.pop()
+    return False
+
+
+def _describe(instance: "Instance") -> str:
+    return f"{instance.name}[{','.join(instance.key)}]"
+
+
+class Waiting:
+    """Marks `holds` as waiting for `target` while entered. Raises `actor.deadlock` on entry."""
+
+    __slots__ = ("_holds", "_target")
+
+    def __init__(self, holds: Chain, target: "Instance") -> None:
+        self._holds = holds
+        self._target = target
+
+    def __enter__(self) -> None:
+        check_deadlock(self._holds, self._target)
+        for hold in self._holds:
+            hold.waits.append(self._target)
+
+    def __exit__(self, *_: object) -> None:
+        for hold in self._holds:
+            hold.waits.remove(self._target)

@@ -1,0 +1,507 @@
+"""One live actor: its task, inbox, turns, subscribers and life."""
+
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+import trio
+
+from trivet.definition import ActorDefinition
+from trivet.errors import ActorRef, NoConnection, PublicError, internal_error
+from trivet.event import Event
+from trivet.protocol.ids import new_actor_id
+from trivet.protocol.keys import serialise_key
+from trivet.protocol.values import UNDEFINED, Value
+from trivet.raw import Request, Response, WebSocket
+from trivet.runtime import answers
+from trivet.runtime.admission import Admission
+from trivet.runtime.calls import ActionJob, DisconnectJob, Job, StatelessJob, StopJob, TurnJob
+from trivet.runtime.connection import Conn, Conns
+from trivet.runtime.context import Cause, Chain, Hold, Waiting, cause, chain, current_chain
+from trivet.runtime.emit import Emitter
+from trivet.runtime.hooks import single_public_error, with_timeout
+from trivet.runtime.logs import logger
+from trivet.runtime.outbox import Flusher, Format, Transport
+from trivet.runtime.readonly import view
+from trivet.runtime.scope import TaskScope
+from trivet.runtime.session import GOING_AWAY, NORMAL, Session
+from trivet.runtime.suspension import noticing_suspension
+
+if TYPE_CHECKING:
+    from trivet.client import Client
+    from trivet.runtime.host import Host
+
+# After so many turns, or so long, the loop flushes and lets other tasks run even though its inbox is not empty.
+_TURNS_AT_MOST: Final = 64
+_SECONDS_AT_MOST: Final = 0.001
+
+
+class Instance:
+    """One life of one actor. The actor's task runs `live`; everything else is called from other tasks."""
+
+    def __init__(self, host: "Host", definition: ActorDefinition, namespace: str, key: tuple[str, ...]) -> None:
+        self.host = host
+        self.definition = definition
+        self.namespace = namespace
+        self.name = definition.name
+        self.key = key
+        self.actor_id = new_actor_id()
+        self.generation = 1
+        self.created_at = time.time()
+        self.ref = ActorRef(self.actor_id, self.generation, serialise_key(key))
+        self.log = logging.LoggerAdapter(logging.getLogger("trivet.actor"), {"actor": self.describe()})
+        self.actor = definition.cls()
+        self.actor._instance = self
+        self.actor.name = definition.name
+        self._conns: dict[str, Conn[Any, Any]] = {}
+        self.conns: Conns[Any, Any] = Conns(self._conns)
+        self.flusher = Flusher(host.flushes)
+        self.emitter = Emitter(definition, host.limits)
+        self.turn_hold: Hold | None = None
+        self.stopping = False
+        self.started = trio.Event()
+        self.ended = trio.Event()
+        self.start_error: PublicError | None = None
+        options = definition.options
+        self.connect_hook_timeout = options.connect_hook_timeout or host.limits.connect_hook_timeout
+        self._send_job, self._jobs = trio.open_memory_channel[Job](float("inf"))  # bounded by `post` and `post_call`
+        self._state: Any = None
+        self._known_state = b""
+        self._nursery: trio.Nursery | None = None
+        self._background: TaskScope | None = None
+        self._destroying = False
+        self._winding_down = False
+
+    def describe(self) -> str:
+        """The actor for a log line: `chatRoom[general]`."""
+        return f"{self.name}[{','.join(self.key)}]"
+
+    # -- life ---------------------------------------------------------------------------------------------------------
+
+    async def live(self, input: Value) -> None:  # noqa: A002 - the field's term
+        """The actor's task: start, take turns until stopped, end. Raises nothing but Cancelled."""
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                self._background = TaskScope(nursery)
+                if await self._start(input):
+                    if "run" in self.definition.hooks:
+                        self.start_background(self._run_hook, ())
+                    await self._take_turns()
+                nursery.cancel_scope.cancel()
+        except Exception:
+            logger.exception("%s crashed", self.describe())
+        finally:
+            self._end()
+
+    async def _start(self, input: Value) -> bool:  # noqa: A002
+        definition, actor = self.definition, self.actor
+        timeout = self.host.limits.start_timeout
+        hooks = definition.hooks
+        try:
+            with self.caused_by(None):
+                if "on_migrate" in hooks:
+                    await with_timeout(timeout, "on_migrate", lambda: actor.on_migrate(True))
+                if (create := definition.create_state) is not None:
+                    argument = create.argument(input)
+                    self._state = await with_timeout(timeout, "create_state", lambda: create.fn(actor, argument))
+                elif definition.make_state is not None:
+                    self._state = definition.make_state()
+                if (on_create := definition.on_create) is not None:
+                    created_with = on_create.argument(input)
+                    await with_timeout(timeout, "on_create", lambda: on_create.fn(actor, created_with))
+                if "on_wake" in hooks:
+                    await with_timeout(timeout, "on_wake", actor.on_wake)
+            if definition.watches_state:
+                self._known_state = self._encode_state()
+        except Exception as exc:
+            self.start_error = self.public(exc, "the start of the actor", None)
+            return False
+        self.started.set()
+        return True
+
+    async def _run_hook(self) -> None:
+        with self.caused_by(None):
+            result = self.actor.run()
+            if result is not None:
+                await result
+
+    async def _take_turns(self) -> None:
+        jobs, flusher = self._jobs, self.flusher
+        turns, since = 0, time.perf_counter()
+        while True:
+            try:
+                job = jobs.receive_nowait()
+            except trio.WouldBlock:
+                if self._winding_down:
+                    return
+                flusher.inline = False
+                await flusher.flush()
+                job = await jobs.receive()
+                turns, since = 0, time.perf_counter()
+            else:
+                turns += 1
+                if turns >= _TURNS_AT_MOST or time.perf_counter() - since > _SECONDS_AT_MOST:
+                    flusher.inline = False
+                    await flusher.flush()
+                    await trio.lowlevel.checkpoint()
+                    turns, since = 0, time.perf_counter()
+            flusher.inline = True
+            self.turn_hold = hold = Hold(self)
+            try:
+                await noticing_suspension(job.run(), flusher.leave_inline)
+            except BaseException:
+                job.fail(answers.stopping())
+                raise
+            finally:
+                hold.active = False
+                self.turn_hold = None
+
+    def request_stop(self, *, destroy: bool) -> None:
+        """Take no new work, finish what had arrived, end. Within `shutdown_grace`, then by cancellation."""
+        self._destroying = self._destroying or destroy
+        if not self.stopping:
+            self.stopping = True
+            self._send_job.send_nowait(StopJob(self))
+            if self._nursery is not None:
+                self._nursery.cancel_scope.deadline = trio.current_time() + self.host.limits.shutdown_grace
+
+    def request_destroy(self) -> None:
+        """`self.destroy()`."""
+        self.request_stop(destroy=True)
+
+    async def destroy(self) -> None:
+        """Destroy the actor and wait for its end."""
+        self.request_destroy()
+        await self.ended.wait()
+
+    async def wind_down(self) -> None:
+        """The last turn but those of `on_disconnect`."""
+        if self._background is not None:
+            self._background.cancel()
+        if self._destroying and "on_destroy" in self.definition.hooks:
+            try:
+                with self.caused_by(None):
+                    await with_timeout(self.host.limits.shutdown_grace, "on_destroy", self.actor.on_destroy)
+            except Exception as exc:
+                self.public(exc, "on_destroy", None)
+        code, reason = (NORMAL, "actor.stopped") if self._destroying else (GOING_AWAY, "ws.going_away")
+        for conn in self.conns.values():
+            if conn._session is not None:
+                conn._session.end(code, reason)
+            elif conn._websocket is not None:
+                await conn._websocket.aclose(NORMAL, "actor.stopped")
+        self._winding_down = True
+
+    def _end(self) -> None:
+        self.stopping = True
+        self.start_error = self.start_error or (None if self.started.is_set() else answers.stopping())
+        for conn in self.conns.values():
+            if conn._session is not None:
+                conn._session.end(NORMAL, "actor.stopped")
+        self._send_job.close()
+        while True:
+            try:
+                self._jobs.receive_nowait().fail(answers.stopping())
+            except (trio.WouldBlock, trio.EndOfChannel):
+                break
+        self._jobs.close()
+        self.flusher.inline = False
+        self.flusher.flush_now()
+        self.host.forget(self)
+        self.started.set()
+        self.ended.set()
+
+    # -- inbox --------------------------------------------------------------------------------------------------------
+
+    def post(self, job: Job) -> None:
+        """Queue a job that is never refused while the actor takes work: connect, disconnect, turn.
+
+        Of these each connection and each task has one at a time, so their number is bounded by theirs.
+        Raises PublicError `actor.stopping` once the actor has ended.
+        """
+        try:
+            self._send_job.send_nowait(job)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            raise answers.stopping() from None
+
+    def post_call(self, job: ActionJob | StatelessJob) -> None:
+        """Queue a call. Raises PublicError `actor.stopping`, `actor.overloaded` or `actor.deadlock`."""
+        if self.stopping:
+            raise answers.stopping()
+        if self._jobs.statistics().current_buffer_used >= self.host.limits.inbox:
+            raise answers.overloaded("Too many messages wait for this actor")
+        job.wait_for_turn()
+        self.post(job)
+
+    def start_concurrent(self, job: ActionJob | StatelessJob) -> None:
+        """Run a call outside the turn, in a task of the actor."""
+        if self._nursery is None or self.stopping:
+            job.fail(answers.stopping())
+        else:
+            self._nursery.start_soon(self._run_concurrently, job)
+
+    async def _run_concurrently(self, job: ActionJob | StatelessJob) -> None:
+        try:
+            await job.run_concurrently()
+        finally:
+            job.fail(answers.stopping())  # does nothing to one that is answered
+
+    def start_background(self, fn: Callable[..., Awaitable[object]], args: tuple[Any, ...]) -> None:
+        """Run `fn` in the background of this life. What it raises is logged."""
+        if self._background is None:
+            raise RuntimeError("background work can be started from on_wake on")
+        self._background.start_soon(fn, *args)
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Take the turn for code that runs outside it."""
+        job = TurnJob(self)
+        with Waiting(current_chain(), self):
+            self.post(job)
+            await job.granted()
+        assert job.hold is not None
+        token = chain.set((*current_chain(), job.hold))
+        try:
+            yield
+        finally:
+            chain.reset(token)
+            job.release()
+
+    # -- what connections use -----------------------------------------------------------------------------------------
+
+    def open_session(self, transport: Transport, format: Format, *, params: Value, request: Request) -> Session:  # noqa: A002
+        """An events connection: enter it, and feed it what its transport receives."""
+        return Session(self, transport, format, params, request)
+
+    async def call(self, name: str, args: Sequence[Value], *, params: Value = UNDEFINED, request: Request) -> Value:
+        """A stateless call. Raises PublicError. When cancelled, a call that has not started never runs."""
+        action = self.definition.actions.get(name)
+        if action is None:
+            raise answers.action_not_found(name)
+        holds: Chain = current_chain()
+        conn: Conn[Any, Any] = Conn(self, "call", request)
+        admission = Admission(self, conn, params, holds)
+        await admission.prepare()
+        job = StatelessJob(self, admission, conn, action, list(args), holds)
+        if action.concurrent:
+            self.start_concurrent(job)
+            return await job.result()
+        self.post_call(job)
+        return await job.result()
+
+    async def fetch(self, request: Request, *, params: Value = UNDEFINED) -> Response:
+        """A raw HTTP request. Raises PublicError."""
+        if "on_request" not in self.definition.hooks:
+            raise PublicError("actor", "no_request_handler", "The actor takes no raw requests.")
+        timeout = self.definition.options.action_timeout or self.host.limits.action_timeout
+        answered: list[Response] = []
+
+        async def handle(conn: Conn[Any, Any]) -> None:
+            response = await with_timeout(timeout, "on_request", lambda: self.actor.on_request(request))
+            if not isinstance(response, Response):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise PublicError("actor", "invalid_response", "onRequest handler must return a Response")
+            answered.append(response)
+
+        await self._serve_raw("on_request", handle, params, request, None)
+        return answered[0]
+
+    async def serve_websocket(self, websocket: WebSocket, *, params: Value = UNDEFINED) -> None:
+        """A raw WebSocket, until its handler returns. Raises PublicError when it is refused or fails."""
+        if "on_websocket" not in self.definition.hooks:
+            raise PublicError("actor", "no_websocket_handler", "The actor takes no raw WebSockets.")
+
+        async def handle(conn: Conn[Any, Any]) -> None:
+            result = self.actor.on_websocket(websocket)
+            if result is not None:
+                await result
+
+        assert websocket.request is not None
+        await self._serve_raw("on_websocket", handle, params, websocket.request, websocket)
+
+    async def _serve_raw(
+        self,
+        where: str,
+        handle: Callable[[Conn[Any, Any]], Awaitable[None]],
+        params: Value,
+        request: Request,
+        websocket: WebSocket | None,
+    ) -> None:
+        """Admit a raw connection and run its handler in the actor's scope. Raises PublicError."""
+        conn: Conn[Any, Any] = Conn(self, "raw", request)
+        conn._websocket = websocket
+        holds = current_chain()
+        admission = Admission(self, conn, params, holds)
+        await admission.prepare()
+        if self._nursery is None:
+            raise answers.stopping()
+        scope = TaskScope(self._nursery)
+        done = trio.Event()
+        failed: PublicError | None = answers.stopping()
+
+        async def serve() -> None:
+            nonlocal failed
+            try:
+                await admission.admit(lambda: None)
+                try:
+                    with self.caused_by(conn, holds):
+                        await handle(conn)
+                finally:
+                    self._post_disconnect(conn)
+                failed = None
+            except Exception as exc:
+                failed = self.public(exc, where, conn)
+            finally:
+                done.set()
+
+        scope.start_soon(serve)
+        try:
+            await done.wait()
+        finally:
+            admission.withdraw()
+            await scope.aclose()
+        if failed is not None:
+            raise failed
+
+    def admit(self, conn: Conn[Any, Any]) -> None:
+        """The connection is in `conns` from now on."""
+        self._conns[conn.id] = conn
+
+    def expel(self, conn: Conn[Any, Any]) -> None:
+        """The connection is in `conns` no more."""
+        self._conns.pop(conn.id, None)
+
+    def forget(self, session: Session) -> None:
+        """An events connection ends: out of `conns` and every subscription, then `on_disconnect` in its turn."""
+        self.emitter.forget(session)
+        self.expel(session.conn)
+        if session.admitted:
+            self._post_disconnect(session.conn)
+
+    def _post_disconnect(self, conn: Conn[Any, Any]) -> None:
+        self.expel(conn)
+        if "on_disconnect" in self.definition.hooks:
+            try:
+                self.post(DisconnectJob(self, conn))
+            except PublicError:
+                pass  # the actor has ended
+
+    # -- context of running code --------------------------------------------------------------------------------------
+
+    @contextmanager
+    def caused_by(
+        self, conn: Conn[Any, Any] | None, holds: Chain | None = None, *, readonly: bool = False
+    ) -> Iterator[None]:
+        """Run user code on behalf of a connection, or of none; `holds` are the turns that wait for it."""
+        if holds is None:
+            holds = () if self.turn_hold is None else (self.turn_hold,)
+        cause_token = cause.set(Cause(self, conn, None if conn is None else conn.request, readonly))
+        chain_token = chain.set(holds)
+        try:
+            yield
+        finally:
+            chain.reset(chain_token)
+            cause.reset(cause_token)
+
+    def _cause(self) -> Cause | None:
+        found = cause.get()
+        return found if found is not None and found.instance is self else None
+
+    def current_conn_or_none(self) -> Conn[Any, Any] | None:
+        """`self.conn_or_none`."""
+        found = self._cause()
+        return None if found is None else found.conn
+
+    def current_conn(self) -> Conn[Any, Any]:
+        """`self.conn`."""
+        conn = self.current_conn_or_none()
+        if conn is None:
+            raise NoConnection(f"{self.describe()}: no connection caused what runs here")
+        return conn
+
+    def current_request(self) -> Request:
+        """`self.request`."""
+        found = self._cause()
+        if found is None or found.request is None:
+            raise NoConnection(f"{self.describe()}: no request caused what runs here")
+        return found.request
+
+    def client(self) -> "Client":
+        """`self.client()`."""
+        from trivet.local import client_for_host  # the composition of runtime and client, known to neither
+
+        return client_for_host(self.host, self.namespace)
+
+    # -- state --------------------------------------------------------------------------------------------------------
+
+    def read_state(self) -> Any:
+        """`self.state`."""
+        if self.definition.state_codec is None:
+            raise PublicError("actor", "state_not_enabled", "This actor has no state: give its class a state type.")
+        found = self._cause()
+        return view(self._state) if found is not None and found.readonly else self._state
+
+    def write_state(self, value: Any) -> None:
+        """`self.state = value`."""
+        if self.read_state() is not self._state:
+            raise PublicError("actor", "state_mutation_reentrant", "State cannot be changed inside on_state_change.")
+        self._state = value
+
+    def _encode_state(self) -> bytes:
+        assert self.definition.state_codec is not None
+        return self.definition.state_codec.encode(self._state)
+
+    async def report_state_change(self) -> None:
+        """At the end of a turn: run `on_state_change` if the state is another than at the end of the last one."""
+        if not self.definition.watches_state:
+            return
+        try:
+            encoded = self._encode_state()
+            if encoded != self._known_state:
+                self._known_state = encoded
+                with self.caused_by(self.current_conn_or_none(), readonly=True):
+                    result = self.actor.on_state_change()
+                    if result is not None:
+                        await result
+        except Exception as exc:
+            self.public(exc, "on_state_change", None)
+
+    # -- events -------------------------------------------------------------------------------------------------------
+
+    def subscribe(self, session: Session, name: str) -> None:
+        """In force at once."""
+        self.emitter.subscribe(session, name)
+
+    def unsubscribe(self, session: Session, name: str) -> None:
+        """In force at once. Harmless for what was not subscribed."""
+        self.emitter.unsubscribe(session, name)
+
+    def broadcast(
+        self,
+        event: Event[*tuple[Any, ...]] | str,
+        args: Sequence[object],
+        exclude: "Conn[Any, Any] | str | Iterable[Conn[Any, Any] | str]",
+        where: "Callable[[Conn[Any, Any]], bool] | None",
+    ) -> int:
+        """`self.broadcast`."""
+        return self.emitter.broadcast(event, args, exclude, where)
+
+    def send(self, conn: Conn[Any, Any], event: Event[*tuple[Any, ...]] | str, args: Sequence[object]) -> bool:
+        """`conn.send`."""
+        session = conn._session
+        if session is None or session.ended:
+            return False
+        return self.emitter.send(session, event, args)
+
+    # -- errors -------------------------------------------------------------------------------------------------------
+
+    def public(self, exc: Exception, where: str, conn: Conn[Any, Any] | None) -> PublicError:
+        """What the client is told of an exception. Anything but a PublicError is logged and masked."""
+        error = single_public_error(exc)
+        if error is not None:
+            return error
+        who = "" if conn is None else f" (connection {conn.id})"
+        logger.error("%s: %s failed%s", self.describe(), where, who, exc_info=exc)
+        return internal_error()

@@ -1,0 +1,475 @@
+"""The bounded, ordered way out of one connection, and the flush that empties many of them.
+
+Events, responses and control frames of a connection go through its one outbox, in the order in which they were put
+there. Frames are complete and shared: an event is encoded and framed once for each `Format`, and the same bytes are
+queued for every recipient. Nothing is written until the emitter is about to wait; then each connection gets all that
+gathered for it in one non-blocking send, and a writer task is started only for what the transport did not take.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final, Protocol
+
+import attrs
+import trio
+from trio.abc import SendChannel
+
+from trivet.limits import KIB, Limits
+from trivet.protocol.codec import Codec
+from trivet.runtime.logs import logger
+from trivet.runtime.scope import TaskScope
+from trivet.runtime.timers import TimerHandle, Timers
+
+# One send carries at most about so much: more would hold the loop in the kernel, less would cost system calls.
+_CHUNK: Final = 256 * KIB
+# Unflushed bytes of one connection that are flushed in the middle of a turn.
+_FLUSH_AT: Final = 64 * KIB
+# A flush of many connections lets other tasks run after so many seconds.
+_YIELD_AFTER: Final = 0.001
+
+
+class Format(Protocol):
+    """How messages become the frames of one kind of transport. One shared instance for each kind and encoding."""
+
+    @property
+    def codec(self) -> Codec:
+        """The encoding of its messages."""
+        ...
+
+    def frame(self, payload: bytes) -> bytes:
+        """A complete frame around one encoded message, the same for every recipient."""
+        ...
+
+    def close_frame(self, code: int, reason: str) -> bytes:
+        """The frame that begins or answers a close handshake."""
+        ...
+
+
+class Transport(Protocol):
+    """What carries the bytes of one connection."""
+
+    def send_nowait(self, data: bytes) -> int:
+        """Send what can be sent without waiting; returns how many bytes. Raises trio.BrokenResourceError."""
+        ...
+
+    async def send_all(self, data: bytes) -> None:
+        """Send all of it. Only one call at a time, never beside `send_nowait`. Raises trio.BrokenResourceError."""
+        ...
+
+    def finish(self) -> None:
+        """The close frame is out: wait for the peer's within `Limits.close_timeout`, then end."""
+        ...
+
+    def abort(self) -> None:
+        """End at once."""
+        ...
+
+
+@attrs.frozen
+class OutboxStatistics:
+    """`queued_*` wait in this process; what the kernel holds is not counted. `sent_messages` were taken by it whole."""
+
+    queued_messages: int
+    queued_bytes: int
+    sent_messages: int
+
+
+class Backlog:
+    """What all outboxes of a host hold back after their flushes, and who holds most of it."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.bytes = 0
+        self.outboxes: dict[Outbox, None] = {}
+
+    def update(self, outbox: "Outbox", change: int) -> None:
+        """Account for a change; above the limit, end the largest connections until it holds again."""
+        self.bytes += change
+        while self.bytes > self.limits.outbox_total_bytes and self.outboxes:
+            largest = max(self.outboxes, key=lambda box: box.backlog)
+            largest.too_slow()
+            if largest.backlog and largest in self.outboxes:  # only what could not be dropped is left of it
+                break
+
+
+class Outbox(SendChannel[bytes]):
+    """A bounded send channel of complete frames.
+
+    `put` never waits and never fails for a live connection; the bounds are judged after a flush, so that a burst
+    hurts nobody who reads. Over the hard bound, or over the soft one for `outbox_soft_time` without falling below,
+    `on_too_slow` is called.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_backlog",
+        "_closing",
+        "_dirty",
+        "_flusher",
+        "_head_sent",
+        "_in_flight",
+        "_limits",
+        "_on_too_slow",
+        "_queue",
+        "_queued_bytes",
+        "_room",
+        "_scope",
+        "_sent",
+        "_slow_timer",
+        "_timers",
+        "_unflushed",
+        "_writing",
+        "backlog",
+        "format",
+        "transport",
+    )
+
+    def __init__(
+        self,
+        transport: Transport,
+        format: Format,  # noqa: A002 - the term of this room
+        *,
+        flusher: "Flusher",
+        backlog: Backlog,
+        timers: Timers,
+        scope: TaskScope,
+        on_too_slow: Callable[[], None],
+    ) -> None:
+        self.transport = transport
+        self.format = format
+        self.backlog = 0
+        self._flusher = flusher
+        self._backlog = backlog
+        self._limits = backlog.limits
+        self._timers = timers
+        self._scope = scope
+        self._on_too_slow = on_too_slow
+        self._queue: deque[bytes] = deque()
+        self._queued_bytes = 0
+        self._head_sent = 0
+        self._in_flight = 0
+        self._unflushed = 0
+        self._dirty = False
+        self._writing = False
+        self._closing = False
+        self._sent = 0
+        self._slow_timer: TimerHandle | None = None
+        self._room: trio.Event | None = None
+
+    # -- in -----------------------------------------------------------------------------------------------------------
+
+    def put(self, frame: bytes) -> bool:
+        """Queue one frame for the next flush. False when the connection is ending: the frame goes nowhere."""
+        if self._closing:
+            return False
+        self._queue.append(frame)
+        size = len(frame)
+        self._queued_bytes += size
+        self._unflushed += size
+        if not self._dirty:
+            self._dirty = True
+            self._flusher.add(self)
+        elif self._unflushed > _FLUSH_AT:
+            self.flush()
+        return True
+
+    def send_nowait(self, value: bytes) -> None:
+        """Queue one frame. Raises trio.ClosedResourceError when ending, trio.WouldBlock above the soft bound."""
+        if self._closing:
+            raise trio.ClosedResourceError
+        if self._over_soft():
+            raise trio.WouldBlock
+        self.put(value)
+
+    async def send(self, value: bytes) -> None:
+        """Queue one frame, waiting while the soft bound is reached. Raises trio.ClosedResourceError when ending."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while self._over_soft() and not self._closing:
+            if self._room is None:
+                self._room = trio.Event()
+            await self._room.wait()
+        self.send_nowait(value)
+        await trio.lowlevel.cancel_shielded_checkpoint()
+
+    async def aclose(self) -> None:
+        """Drop what is queued and end the transport at once."""
+        self.break_()
+        await trio.lowlevel.checkpoint()
+
+    # -- ends ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def closing(self) -> bool:
+        """Whether nothing more can be put."""
+        return self._closing
+
+    def close(self, close_frame: bytes) -> None:
+        """Send what is queued, then the close frame, then finish the transport; abort it if that takes too long."""
+        if self._closing:
+            return
+        self.put(close_frame)
+        self._begin_close()
+
+    def abandon(self, close_frame: bytes) -> None:
+        """Drop every frame that was not begun, send the close frame after the one that was, and finish."""
+        if self._closing:
+            return
+        begun = self._head_sent + self._in_flight
+        kept: list[bytes] = []
+        size = 0
+        for frame in self._queue:
+            if size >= begun:
+                break
+            kept.append(frame)
+            size += len(frame)
+        self._queue = deque(kept)
+        self._queued_bytes = size - self._head_sent if kept else 0
+        self._note_backlog()
+        self.put(close_frame)
+        self._begin_close()
+
+    def _begin_close(self) -> None:
+        self._closing = True
+        self._cancel_slow_timer()
+        self._wake_senders()
+        self._slow_timer = self._timers.call_later(self._limits.close_timeout, self.transport.abort)
+
+    def break_(self) -> None:
+        """The transport is gone: drop everything."""
+        self._closing = True
+        self._queue.clear()
+        self._queued_bytes = self._unflushed = self._head_sent = 0
+        self._note_backlog()
+        self._cancel_slow_timer()
+        self._wake_senders()
+        self.transport.abort()
+
+    def too_slow(self) -> None:
+        """End the connection for its slowness."""
+        if not self._closing:
+            self._on_too_slow()
+
+    # -- out ----------------------------------------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Give the transport what it takes without waiting; a writer task sees to the rest. Never raises."""
+        self._unflushed = 0
+        if self._writing or not self._queue:
+            return
+        try:
+            while self._queue:
+                data = self._chunk()
+                taken = self.transport.send_nowait(data)
+                self._consume(taken)
+                if taken < len(data):
+                    self._writing = True
+                    self._scope.start_soon(self._write)
+                    break
+        except trio.BrokenResourceError:
+            self.break_()
+            return
+        if self._closing and not self._queue:
+            self._finished()
+        elif self._writing or self.backlog:
+            self._note_backlog()
+            self._judge()
+
+    def unmark(self) -> None:
+        """The flusher has taken this outbox off its list."""
+        self._dirty = False
+
+    def _chunk(self) -> bytes:
+        queue = self._queue
+        if self._queued_bytes <= _CHUNK:
+            data = b"".join(queue) if len(queue) > 1 else queue[0]
+            return data[self._head_sent :] if self._head_sent else data
+        frames: list[bytes] = []
+        size = 0
+        for frame in queue:
+            frames.append(frame)
+            size += len(frame)
+            if size >= _CHUNK:
+                break
+        data = b"".join(frames)
+        return data[self._head_sent :] if self._head_sent else data
+
+    def _consume(self, taken: int) -> None:
+        queue = self._queue
+        if taken == self._queued_bytes:
+            self._sent += len(queue)
+            queue.clear()
+            self._queued_bytes = self._head_sent = 0
+            return
+        self._queued_bytes -= taken
+        taken += self._head_sent
+        while queue and taken >= len(queue[0]):
+            taken -= len(queue.popleft())
+            self._sent += 1
+        self._head_sent = taken
+
+    async def _write(self) -> None:
+        try:
+            while self._queue:
+                data = self._chunk()
+                self._in_flight = len(data)
+                await self.transport.send_all(data)
+                self._in_flight = 0
+                if self._queue:  # it may have been broken meanwhile
+                    self._consume(len(data))
+                    self._note_backlog()
+                    self._judge()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self.break_()
+        finally:
+            self._writing = False
+        if self._closing and not self._queue:
+            self._finished()
+
+    def _finished(self) -> None:
+        self._note_backlog()
+        self._cancel_slow_timer()
+        self.transport.finish()
+
+    # -- bounds -------------------------------------------------------------------------------------------------------
+
+    def _note_backlog(self) -> None:
+        change = self._queued_bytes - self.backlog
+        if change:
+            self.backlog = self._queued_bytes
+            if self.backlog:
+                self._backlog.outboxes[self] = None
+            else:
+                self._backlog.outboxes.pop(self, None)
+            self._backlog.update(self, change)
+
+    def _over_soft(self) -> bool:
+        limits = self._limits
+        return len(self._queue) > limits.outbox_soft_messages or self._queued_bytes > limits.outbox_soft_bytes
+
+    def _judge(self) -> None:
+        if self._closing:
+            return
+        limits = self._limits
+        if len(self._queue) > limits.outbox_hard_messages or self._queued_bytes > limits.outbox_hard_bytes:
+            self.too_slow()
+        elif not self._over_soft():
+            self._cancel_slow_timer()
+            self._wake_senders()
+        elif self._slow_timer is None:
+            self._slow_timer = self._timers.call_later(limits.outbox_soft_time, self.too_slow)
+
+    def _cancel_slow_timer(self) -> None:
+        if self._slow_timer is not None:
+            self._slow_timer.cancel()
+            self._slow_timer = None
+
+    def _wake_senders(self) -> None:
+        if self._room is not None:
+            self._room.set()
+            self._room = None
+
+    def statistics(self) -> OutboxStatistics:
+        """What waits now and what was sent so far."""
+        return OutboxStatistics(len(self._queue), self._queued_bytes, self._sent)
+
+
+class Flusher:
+    """The outboxes of one actor that have something to flush.
+
+    Inside the actor's own turns (`inline`) the actor flushes before it waits. Whatever else emits (a hook, a
+    background task, an action that awaits) has the host's flush task scheduled, which runs as soon as the emitter
+    suspends.
+    """
+
+    __slots__ = ("_dirty", "_flushes", "_scheduled", "inline")
+
+    def __init__(self, flushes: "FlushTask") -> None:
+        self.inline = False
+        self._dirty: list[Outbox] = []
+        self._flushes = flushes
+        self._scheduled = False
+
+    def add(self, outbox: Outbox) -> None:
+        """Flush this outbox with the next flush."""
+        self._dirty.append(outbox)
+        if not self.inline and not self._scheduled:
+            self._scheduled = True
+            self._flushes.schedule(self)
+
+    def leave_inline(self) -> None:
+        """The turn is about to await: what it emitted, and what it will emit, is the flush task's."""
+        self.inline = False
+        if self._dirty and not self._scheduled:
+            self._scheduled = True
+            self._flushes.schedule(self)
+
+    @property
+    def dirty(self) -> bool:
+        """Whether there is anything to flush."""
+        return bool(self._dirty)
+
+    def flush_now(self) -> None:
+        """Flush all of them without a pause."""
+        self._scheduled = False
+        dirty, self._dirty = self._dirty, []
+        for outbox in dirty:
+            outbox.unmark()
+            outbox.flush()
+
+    async def flush(self) -> None:
+        """Flush all of them, letting other tasks run each millisecond."""
+        self._scheduled = False
+        while self._dirty:
+            dirty, self._dirty = self._dirty, []
+            deadline = trio.current_time() + _YIELD_AFTER
+            for index, outbox in enumerate(dirty):
+                outbox.unmark()
+                outbox.flush()
+                if not index & 31 and trio.current_time() > deadline:
+                    inline, self.inline = self.inline, False
+                    try:
+                        await trio.lowlevel.checkpoint()
+                    except BaseException:
+                        self._dirty = dirty[index + 1 :] + self._dirty
+                        raise
+                    self.inline = inline
+                    deadline = trio.current_time() + _YIELD_AFTER
+
+
+class FlushTask:
+    """One task for a host that flushes for everything that emits outside an actor's own turns."""
+
+    def __init__(self) -> None:
+        self._pending: list[Flusher] = []
+        self._parked: trio.lowlevel.Task | None = None
+
+    def schedule(self, flusher: Flusher) -> None:
+        """Flush once the running task suspends."""
+        self._pending.append(flusher)
+        if self._parked is not None:
+            task, self._parked = self._parked, None
+            trio.lowlevel.reschedule(task)
+
+    async def run(self) -> None:
+        """Runs until cancelled."""
+        while True:
+            while self._pending:
+                pending, self._pending = self._pending, []
+                for flusher in pending:
+                    await flusher.flush()
+            self._parked = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(self._abort)
+
+    def _abort(self, raise_cancel: object) -> trio.lowlevel.Abort:
+        self._parked = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
+
+def log_too_slow(conn_id: str, statistics: OutboxStatistics) -> None:
+    """Say that a connection was ended for its slowness."""
+    logger.warning(
+        "connection %s ended: too slow, with %d messages (%d bytes) waiting",
+        conn_id,
+        statistics.queued_messages,
+        statistics.queued_bytes,
+    )
