@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, MutableMapping, MutableSequence
 from collections.abc import Set as AbstractSet
 from enum import Enum
 from types import NoneType, UnionType
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, Final, TypeVar
 
 import attrs
 import typing_extensions
@@ -32,7 +32,7 @@ from trivet.conversion.shapes import (
     TypedMapping,
     Union,
     as_key,
-    attribute_of_dataclass,
+    dataclass_attributes,
     hashable,
     plain_value,
 )
@@ -90,16 +90,19 @@ def type_hints(of: Any, what: str) -> dict[str, Any]:
         return typing_extensions.get_type_hints(of, localns=names, include_extras=True)
     except NameError as error:
         raise DefinitionError(
-            f"{what}: an annotation names {error.name!r}, which cannot be found when the actor is registered. Define it "
-            f"at the top level of a module (a class defined inside a function cannot be found by name, which also "
+            f"{what}: an annotation names {error.name!r}, which cannot be found at registration. Define it at the "
+            f"top level of a module (a class defined inside a function cannot be found by name, which also "
             f"happens through `from __future__ import annotations`), or import it outside of `if TYPE_CHECKING`"
         ) from error
 
 
 class ShapeReader:
-    """Reads types into shapes. One for each way of renaming fields; remembers classes, which may be recursive."""
+    """Reads types into shapes. One for each way of renaming fields; remembers classes, which may be recursive.
 
-    def __init__(self, rename: Callable[[str], str]) -> None:
+    Without `rename`, fields keep their names in Python, whatever their metadata says.
+    """
+
+    def __init__(self, rename: Callable[[str], str] | None) -> None:
         self._rename = rename
         self._classes: dict[Any, Shape] = {}
 
@@ -135,7 +138,7 @@ class ShapeReader:
             return self._alias(type_, origin, args, typevars, what)
         if isinstance(type_, str | typing.ForwardRef):
             name = type_ if isinstance(type_, str) else type_.__forward_arg__
-            self._refuse(what, f"the name {name!r}", "write the type itself, or use it in the annotation of a class")
+            raise self._refused(what, f"the name {name!r}", "write the type itself")
         kind: Any = type_ if origin is None else origin
         kind = _ALIASES.get(kind, kind)
         if kind in _DICTIONARIES:
@@ -146,10 +149,10 @@ class ShapeReader:
             return self._collection(kind, args, typevars, what)
         if isinstance(kind, type):
             return self._named(type_, kind, args, typevars, what)
-        self._refuse(what, show(type_), _ADVICE)
+        raise self._refused(what, show(type_), _ADVICE)
 
-    def _refuse(self, what: str, thing: str, advice: str) -> NoReturn:
-        raise DefinitionError(f"{what}: {thing} cannot travel; {advice}")
+    def _refused(self, what: str, thing: str, advice: str) -> DefinitionError:
+        return DefinitionError(f"{what}: {thing} cannot travel; {advice}")
 
     def _union(self, args: tuple[Any, ...], typevars: Mapping[Any, Any], what: str) -> Shape:
         if _VALUE_ARMS.issubset(arg for arg in args if isinstance(arg, type) and typing.get_origin(arg) is None):
@@ -167,7 +170,7 @@ class ShapeReader:
     def _choice(self, args: tuple[Any, ...], what: str) -> Shape:
         for arg in args:
             if not isinstance(plain_value(arg), str | int | bytes | NoneType):
-                self._refuse(what, f"the literal {arg!r}", "use str, int, bool, bytes or None")
+                raise self._refused(what, f"the literal {arg!r}", "use str, int, bool, bytes or None")
         return Choice(list(args), " | ".join(repr(plain_value(arg)) for arg in args))
 
     def _typevar(self, var: TypeVar, typevars: Mapping[Any, Any], what: str) -> Shape:
@@ -187,22 +190,23 @@ class ShapeReader:
         reference = Reference(alias.__name__)
         self._classes[alias, args] = reference
         try:
-            value = alias.__value__
+            # Names in it are looked up where the alias stands.
+            module = vars(sys.modules[alias.__module__]) if alias.__module__ in sys.modules else {}
+            holder = types.SimpleNamespace(__annotations__={"value": alias.__value__})
+            value = typing_extensions.get_type_hints(holder, module, include_extras=True)["value"]
         except NameError as error:
             raise DefinitionError(
                 f"{what}: the alias {alias.__name__} names {error.name!r}, which is not there"
             ) from None
         reference.target = self._read(value, dict(zip(alias.__type_params__, args, strict=False)), what)
         if reference.target is reference:
-            self._refuse(what, f"the alias {alias.__name__}", "it stands for nothing but itself")
+            raise self._refused(what, f"the alias {alias.__name__}", "it stands for nothing but itself")
         return reference.target
 
     def _dictionary(self, args: tuple[Any, ...], typevars: Mapping[Any, Any], what: str) -> Shape:
         key, value = (self._read(arg, typevars, what) for arg in args or (str, object))
         if not as_key(key):
-            self._refuse(
-                what, f"a dict with keys of type {key.name}", "use keys of type str, int or UUID, or str enums"
-            )
+            raise self._refused(what, f"a dict with keys of type {key.name}", "use str, int, UUID or an enum of str")
         return Dictionary(key, value, f"dict[{key.name}, {value.name}]")
 
     def _tuple(self, args: tuple[Any, ...], typevars: Mapping[Any, Any], what: str) -> Shape:
@@ -216,28 +220,26 @@ class ShapeReader:
         item = self._read(args[0], typevars, what) if args else ANYTHING
         makes, accepts = COLLECTIONS[kind]
         if makes in (set, frozenset) and not hashable(item):
-            self._refuse(
-                what, f"a set of {item.name}", "its items would have to be hashable as plain values: use a list"
-            )
+            raise self._refused(what, f"a set of {item.name}", "its items are not hashable as plain values; use a list")
         return Collection(makes, accepts, item, f"{makes.__name__}[{item.name}]")
 
-    def _named(self, type_: Any, cls: type, args: tuple[Any, ...], typevars: Mapping[Any, Any], what: str) -> Shape:
+    def _named(self, type_: Any, cls: Any, args: tuple[Any, ...], typevars: Mapping[Any, Any], what: str) -> Shape:
         if issubclass(cls, Enum):
             for member in cls:
                 if not isinstance(member.value, str | int | float | bytes | NoneType):
-                    self._refuse(what, f"{show(cls)}.{member.name}", "give the members of the enum str or int values")
+                    raise self._refused(what, f"{show(cls)}.{member.name}", "give its members str or int values")
             return Enumeration(cls, show(cls))
+        if typing_extensions.is_typeddict(cls):
+            read = self._typeddict
+        elif hasattr(cls, "_fields") and tuple in cls.__mro__:
+            read = self._namedtuple
+        elif attrs.has(cls) or dataclasses.is_dataclass(cls):
+            read = self._class
+        else:
+            raise self._refused(what, show(type_), _ADVICE)
         args = tuple(_substitute(arg, typevars) for arg in args)
         known = self._classes.get((cls, args))
-        if known is not None:
-            return known
-        if typing_extensions.is_typeddict(cls):
-            return self._typeddict(cls, args)
-        if issubclass(cls, tuple) and hasattr(cls, "_fields"):
-            return self._namedtuple(cls, args)
-        if attrs.has(cls) or dataclasses.is_dataclass(cls):
-            return self._class(cls, args)
-        self._refuse(what, show(type_), _ADVICE)
+        return known if known is not None else read(cls, args)
 
     def _typeddict(self, cls: Any, args: tuple[Any, ...]) -> Shape:
         shape = self._classes[cls, args] = TypedMapping({}, show(cls))
@@ -272,23 +274,21 @@ class ShapeReader:
             for field, hint in hints.items():
                 if isinstance(hint, dataclasses.InitVar) and not hasattr(cls, field):
                     raise DefinitionError(f"{name}.{field}: an InitVar without a default cannot travel; give it one")
-        attributes: list[attrs.Attribute[Any]] = (
-            list(attrs.fields(cls)) if is_attrs else [attribute_of_dataclass(f) for f in dataclasses.fields(cls)]
-        )
+        attributes: list[attrs.Attribute[Any]] = list(attrs.fields(cls)) if is_attrs else dataclass_attributes(cls)
         wires: dict[str, str] = {}
         for attribute in attributes:
             hint = hints.get(attribute.name, attribute.type)
             if hint is None and attribute.name not in hints:
                 raise DefinitionError(f"{name}.{attribute.name} has no annotation; add one, so that it can travel")
             alias = attribute.alias or attribute.name
-            wire: Any = attribute.metadata.get(WIRE_KEY, None)
-            if wire is None:
-                wire = self._rename(alias)
+            wire: Any = alias
+            if self._rename is not None:
+                wire = attribute.metadata.get(WIRE_KEY) or self._rename(alias)
             if not isinstance(wire, str):
                 raise DefinitionError(f"{name}.{attribute.name}: the wire name has to be a string, not {wire!r}")
             if wire in wires:
                 raise DefinitionError(
-                    f"{name}: {wires[wire]!r} and {attribute.name!r} are both {wire!r} on the wire; rename one of them, "
+                    f"{name}: {wires[wire]!r} and {attribute.name!r} are both {wire!r} on the wire; rename one, "
                     f'or give one a name of its own with metadata=trivet.conversion.wire_name("...")'
                 )
             wires[wire] = attribute.name
@@ -312,7 +312,7 @@ def _typevars_of(owner: Any, args: tuple[Any, ...], below: Any = None) -> dict[A
     bound = dict(zip(parameters, args, strict=False))
     if cls is owner:
         return bound
-    for base in types.get_original_bases(cls) if sys.version_info >= (3, 12) else getattr(cls, "__orig_bases__", ()):
+    for base in getattr(cls, "__orig_bases__", ()):
         origin = typing.get_origin(base)
         if isinstance(origin, type) and issubclass(origin, owner):
             return _typevars_of(owner, tuple(_substitute(arg, bound) for arg in typing.get_args(base)), below=origin)

@@ -15,7 +15,7 @@ from trivet.protocol.values import Value
 class Converter:
     """Prepares functions for types: what the wire and storage have in common."""
 
-    def __init__(self, rename: Callable[[str], str], *, stored: bool) -> None:
+    def __init__(self, rename: Callable[[str], str] | None, *, stored: bool) -> None:
         self._reader = ShapeReader(rename)
         self._structuring = [Structuring(detailed=detailed, stored=stored) for detailed in (False, True)]
         self._unstructuring = [

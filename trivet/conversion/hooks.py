@@ -6,7 +6,7 @@ and gathers all of them. Classes go through the functions that cattrs generates,
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from types import NoneType
 from typing import Annotated, Any, Final
@@ -52,7 +52,7 @@ class Hooks(ABC):
     def __init__(self, *, detailed: bool, stored: bool) -> None:
         self.detailed = detailed
         self.stored = stored
-        self.cattrs = cattrs.Converter(detailed_validation=detailed)
+        self.cattrs: Any = cattrs.Converter(detailed_validation=detailed)
         self._made: dict[Shape, Hook] = {}
         self._makers: Mapping[type, Callable[[Any], Hook]] = {
             Leaf: self.leaf,
@@ -72,9 +72,15 @@ class Hooks(ABC):
         made = self._made.get(shape)
         if made is None:
             # Recursive shapes find this while their own hook is being made.
-            self._made[shape] = lambda value, _=None: self._made[shape](value)
+            self._made[shape] = self._late(shape)
             made = self._made[shape] = self._makers[type(shape)](shape)
         return made
+
+    def _late(self, shape: Shape) -> Hook:
+        def late(value: Any, _: object = None) -> Any:
+            return self._made[shape](value)
+
+        return late
 
     def reference(self, shape: Reference) -> Hook:
         if shape.target is None:
@@ -130,15 +136,3 @@ def two_speeds(fast: Hook, detailed: Hook) -> Callable[[Any], Any]:
             raise ValidationError(error.issues) from None
 
     return convert
-
-
-def is_mapping(value: object) -> bool:
-    return type(value) is dict or isinstance(value, Mapping)
-
-
-def is_array(value: object) -> bool:
-    return isinstance(value, list | tuple)
-
-
-def is_set(value: object) -> bool:
-    return isinstance(value, Set)

@@ -8,6 +8,7 @@ import math
 import re
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from types import NoneType
@@ -36,6 +37,25 @@ def kind_of(value: object) -> str:
     if value is UNDEFINED:
         return "undefined"
     return _WIRE_NAMES.get(type(value), type(value).__qualname__)
+
+
+# These answer without narrowing: to a type checker, what is inside a narrowed Any is unknown.
+
+
+def is_dict(value: object) -> bool:
+    return isinstance(value, dict)
+
+
+def is_mapping(value: object) -> bool:
+    return type(value) is dict or isinstance(value, Mapping)
+
+
+def is_array(value: object) -> bool:
+    return isinstance(value, list | tuple)
+
+
+def is_set(value: object) -> bool:
+    return isinstance(value, AbstractSet)
 
 
 def str_in(value: Any, _: object = None) -> str:
@@ -73,7 +93,7 @@ def bool_in(value: Any, _: object = None) -> bool:
 def bytes_in(value: Any, _: object = None) -> bytes:
     if type(value) is bytes:
         return value
-    if isinstance(value, bytearray | memoryview):
+    if isinstance(value, bytes | bytearray):
         return bytes(value)
     raise mismatch("bytes", value)
 
@@ -84,10 +104,10 @@ def none_in(value: Any, _: object = None) -> None:
     raise mismatch("None", value)
 
 
-def undefined_in(value: Any, _: object = None) -> Undefined:
-    if value is UNDEFINED:
-        return UNDEFINED
-    raise mismatch("undefined", value)
+def undefined_in(value: object, _: object = None) -> Undefined:
+    if value is not UNDEFINED:
+        raise mismatch("undefined", value)
+    return UNDEFINED
 
 
 def _parsed_datetime(value: Any) -> datetime:
@@ -160,9 +180,9 @@ def bytes_in_stored(value: Any, _: object = None) -> bytes:
 
 
 def undefined_in_stored(value: Any, _: object = None) -> Undefined:
-    if value == STORED_UNDEFINED:
-        return UNDEFINED
-    raise mismatch("undefined", value)
+    if value != STORED_UNDEFINED:
+        raise mismatch("undefined", value)
+    return UNDEFINED
 
 
 def str_out(value: Any, _: object = None) -> str:

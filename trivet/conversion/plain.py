@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from trivet.conversion.errors import ValidationError
-from trivet.conversion.leaves import Hook, invalid, mismatch
+from trivet.conversion.leaves import Hook, invalid, is_array, is_dict, is_set, mismatch
 from trivet.conversion.paths import step
 from trivet.protocol.values import UNDEFINED
 
@@ -16,16 +16,16 @@ _SIMPLE: Final = frozenset({str, int, bool, bytes, type(None), type(UNDEFINED)})
 
 def plain_in(value: Any, _: object = None) -> Any:
     """The value itself, checked for being plain. It is not copied: what a decoder made belongs to whoever gets it."""
-    type_ = type(value)
+    type_: type[object] = value.__class__
     if type_ in _SIMPLE:
         return value
     if type_ is float and math.isfinite(value):
         return value
-    if isinstance(value, dict):
+    if is_dict(value):
         _each(plain_in, value.items())
-    elif isinstance(value, list | tuple):
+    elif is_array(value):
         _each(plain_in, enumerate(value))
-    elif isinstance(value, set | frozenset):
+    elif is_set(value):
         for item in value:
             plain_in(item)
     elif not isinstance(value, datetime):
@@ -49,7 +49,7 @@ def make_plain_out(of_class: Callable[[type], Hook | None]) -> Hook:
     """Unstructures by what the values are at run time. `of_class` gives the hook of a type with a shape, or None."""
 
     def plain_out(value: Any, _: object = None) -> Any:
-        type_ = type(value)
+        type_: type[object] = value.__class__
         if type_ in _SIMPLE:
             return value
         if type_ is float:
@@ -64,7 +64,7 @@ def make_plain_out(of_class: Callable[[type], Hook | None]) -> Hook:
             return {frozen(plain_out(item)) for item in value}
         hook = of_class(type_)
         if hook is None:
-            raise invalid(f"a {type_.__qualname__} cannot travel")
+            raise invalid(f"a value of type {type_.__qualname__} cannot travel")
         return hook(value)
 
     return plain_out
@@ -78,20 +78,20 @@ def _key(key: object) -> str:
 
 def frozen(value: Any) -> Any:
     """A plain value as it can be in a set."""
-    if isinstance(value, list):
+    if is_array(value):
         return tuple(map(frozen, value))
-    if isinstance(value, set):
+    if is_set(value):
         return frozenset(map(frozen, value))
-    if isinstance(value, dict):
+    if is_dict(value):
         raise invalid("an object cannot be in a Set")
     return value
 
 
-# In storage, what JSON lacks is an object with a single key that begins with "$"; a dict that looks like one is wrapped.
+# In storage, what JSON lacks is an object with a single key that begins with "$". A dict that looks so is wrapped.
 
 
 def plain_out_stored(value: Any, _: object = None) -> Any:
-    type_ = type(value)
+    type_: type[object] = value.__class__
     if type_ in {str, int, bool, type(None)}:
         return value
     if type_ is float and math.isfinite(value):
@@ -111,13 +111,13 @@ def plain_out_stored(value: Any, _: object = None) -> Any:
         return {"$undefined": True}
     if type_ is float:
         raise invalid(f"{value!r} cannot be stored")
-    raise invalid(f"a {type_.__qualname__} cannot be stored where any value is allowed; declare its type")
+    raise invalid(f"a value of type {type_.__qualname__} cannot be stored where any value is allowed; declare its type")
 
 
 def plain_in_stored(value: Any, _: object = None) -> Any:
-    if isinstance(value, list):
+    if is_array(value):
         return [plain_in_stored(part) for part in value]
-    if not isinstance(value, dict):
+    if not is_dict(value):
         return value
     if len(value) == 1:
         [(name, inner)] = value.items()

@@ -27,7 +27,7 @@ class Leaf:
 
 @attrs.define(eq=False)
 class Collection:
-    """list, tuple[T, ...], set or frozenset; `python_type` is what structuring makes, `accepts` what unstructuring takes."""
+    """list, tuple[T, ...], set or frozenset. Structuring makes a `python_type`, unstructuring takes `accepts`."""
 
     python_type: type
     accepts: tuple[type, ...]
@@ -90,7 +90,7 @@ class Class:
     python_type: type
     name: str
     frozen: bool
-    fields: list[Field] = attrs.field(factory=list)
+    fields: list[Field] = attrs.field(factory=list[Field])
 
 
 @attrs.define(eq=False)
@@ -102,7 +102,7 @@ class Enumeration:
 
     @property
     def is_flag(self) -> bool:
-        return issubclass(self.type, Flag)
+        return issubclass(self.python_type, Flag)
 
 
 @attrs.define(eq=False)
@@ -210,8 +210,12 @@ def resolved(shape: Shape) -> Shape:
 JsonKind: TypeAlias = Literal["null", "bool", "int", "float", "str", "array", "object"]
 
 
-def attribute_of_dataclass(field: "dataclasses.Field[Any]") -> "attrs.Attribute[Any]":
-    """A dataclass's field in attrs' terms, which is what cattrs' generators read."""
+def dataclass_attributes(cls: Any) -> "list[attrs.Attribute[Any]]":
+    """A dataclass's fields in attrs' terms, which is what cattrs' generators read."""
+    return [_attribute(field) for field in dataclasses.fields(cls)]
+
+
+def _attribute(field: "dataclasses.Field[Any]") -> "attrs.Attribute[Any]":
     default: Any = attrs.NOTHING
     if field.default is not dataclasses.MISSING:
         default = field.default

@@ -34,6 +34,10 @@ class _Position:
     unstructure: Callable[[Any], Value]
     required: bool
 
+    @property
+    def missing(self) -> Issue:
+        return Issue("", f"missing ({self.name})")
+
 
 class CallSignature:
     """What calls to a function look like from outside: positional arguments and a result, all plain values.
@@ -64,6 +68,7 @@ class CallSignature:
                 self._positions.append(position)
         self._signature = signature.replace(parameters=positional)
         self._needed = sum(parameter.default is Parameter.empty for parameter in positional) - (self._rest is not None)
+        self._structure = [position.structure for position in self._positions]
         result = _result_type(hints["return"]) if "return" in hints else object
         self.returns_nothing = result in (None, NoneType)
         shape = converter.shape(result, f"the result of {self.name}()")
@@ -92,34 +97,35 @@ class CallSignature:
         are counted. ValidationError with paths such as `args[0].user.age`, for a missing one
         `args[1]: missing (role)`.
         """
-        bound: list[object] = []
-        gathering: Gathering | None = None
         count = len(args)
+        if count == len(self._positions) and UNDEFINED not in args:
+            try:
+                return BoundArgs([structure(value) for structure, value in zip(self._structure, args, strict=True)], 0)
+            except ValidationError:
+                pass  # found again below, with its place
+        bound: list[object] = []
+        gathering = Gathering()
         for index, position in enumerate(self._positions):
             value = args[index] if index < count else UNDEFINED
             if value is UNDEFINED and not position.required:
                 bound.append(position.default)
-                continue
-            try:
-                if index >= count:
-                    raise _missing(position)
-                bound.append(position.structure(value))
-            except ValidationError:
-                if value is UNDEFINED:
-                    error = _missing(position)
-                gathering = gathering or Gathering()
-                gathering.add(error.issues, f"args[{index}]")
+            elif index >= count:
+                gathering.add([position.missing], f"args[{index}]")
+            else:
+                try:
+                    bound.append(position.structure(value))
+                except ValidationError as error:
+                    issues = [position.missing] if value is UNDEFINED else error.issues
+                    gathering.add(issues, f"args[{index}]")
         extra = max(0, count - len(self._positions))
         if self._rest is not None and extra:
             for index in range(len(self._positions), count):
                 try:
                     bound.append(self._rest.structure(args[index]))
                 except ValidationError as error:
-                    gathering = gathering or Gathering()
                     gathering.add(error.issues, f"args[{index}]")
             extra = 0
-        if gathering is not None:
-            gathering.check()
+        gathering.check()
         return BoundArgs(bound, extra)
 
     def dump_args(self, args: Sequence[object], kwargs: Mapping[str, object]) -> list[Value]:
@@ -170,10 +176,6 @@ class CallSignature:
     def load_result(self, value: Value) -> object:
         """The result at the caller. Where the annotation is None, it is None whatever came. ValidationError."""
         return None if self.returns_nothing else self._structure_result(value)
-
-
-def _missing(position: _Position) -> ValidationError:
-    return ValidationError([Issue("", f"missing ({position.name})")])
 
 
 def _result_type(annotation: Any) -> Any:

@@ -13,7 +13,6 @@ import attrs
 
 from trivet.conversion.converter import Converter
 from trivet.conversion.leaves import invalid
-from trivet.conversion.names import same_name
 from trivet.errors import DecodeError
 
 _to_json: Final = json.JSONEncoder(
@@ -39,7 +38,7 @@ class StateConverter(Converter):
     """
 
     def __init__(self) -> None:
-        super().__init__(same_name, stored=True)
+        super().__init__(None, stored=True)
 
     def state_codec(self, type_: object) -> StateCodec:
         """DefinitionError for a type that cannot be stored."""

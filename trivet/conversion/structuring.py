@@ -6,11 +6,24 @@ from types import NoneType
 from typing import Any
 
 from cattrs.errors import AttributeValidationNote, ClassValidationError
-from cattrs.gen import make_dict_structure_fn_from_attrs
+from cattrs.gen import (
+    make_dict_structure_fn_from_attrs,  # pyright: ignore[reportUnknownVariableType] # attrs.Attribute is unparametrised there
+)
 
 from trivet.conversion.errors import Issue, ValidationError
-from trivet.conversion.hooks import PLAIN_LEAVES, UNIFORM, Hooks, is_array, is_mapping, is_set, uniform
-from trivet.conversion.leaves import IN, STORED_IN, STORED_OUT, Hook, int_in, invalid, mismatch
+from trivet.conversion.hooks import PLAIN_LEAVES, UNIFORM, Hooks, uniform
+from trivet.conversion.leaves import (
+    IN,
+    STORED_IN,
+    STORED_OUT,
+    Hook,
+    int_in,
+    invalid,
+    is_array,
+    is_mapping,
+    is_set,
+    mismatch,
+)
 from trivet.conversion.paths import Gathering, convert_items, step
 from trivet.conversion.plain import plain_in, plain_in_stored
 from trivet.conversion.shapes import (
@@ -158,11 +171,12 @@ class Structuring(Hooks):
 
     def class_(self, shape: Class) -> Hook:
         attributes = self.attributes(shape, lambda field: self._comes_in(shape, field))
+        cls: Any = shape.python_type
         generated: Hook = make_dict_structure_fn_from_attrs(
             attributes,
-            shape.python_type,
+            cls,
             self.cattrs,
-            dict.fromkeys((var.__name__ for var in getattr(shape.python_type, "__parameters__", ())), object),
+            dict.fromkeys((var.__name__ for var in getattr(cls, "__parameters__", ())), object),
             _cattrs_include_init_false=self.stored,
             _cattrs_forbid_extra_keys=False,
         )
@@ -220,7 +234,7 @@ class Structuring(Hooks):
     def _by_value(self, name: str, pairs: list[tuple[Any, Any]]) -> Hook:
         if self.stored:
             pairs = [(self._stored(value), result) for value, result in pairs]
-        table = {(type(value), value): result for value, result in pairs}
+        table: dict[tuple[type, Any], Any] = {(type(value), value): result for value, result in pairs}
         # Numbers may come as the other kind of number.
         for value, result in pairs:
             if type(value) is int:
@@ -258,20 +272,22 @@ class Structuring(Hooks):
         if self.stored:
             for type_ in (bytes, Undefined):
                 exact.pop(type_, None)  # they come as str and object
+        declared = list(range(len(hooks)))
         known_keys = [keys_of(arm) for arm in arms]
         tagged = {name: hooks[index] for index, name in tags(arms).items()} if self.stored else {}
 
         def structure(value: Any, _: object = None) -> Any:
-            direct = exact.get(type(value))
+            kind: type[object] = value.__class__
+            direct = exact.get(kind)
             if direct is not None:
                 try:
                     return direct(value)
                 except ValidationError:
                     pass  # a number out of its range may suit another arm
-            order = range(len(hooks))
-            if type(value) is dict:
-                if tagged and len(value) == 2 and value.get(TAG) in tagged and TAGGED in value:
-                    return tagged[value[TAG]](value[TAGGED])
+            order = declared
+            if kind is dict:
+                if tagged and value.keys() == {TAG, TAGGED} and str(value[TAG]) in tagged:
+                    return tagged[str(value[TAG])](value[TAGGED])
                 strangers = [len(value.keys() - keys) if keys is not None else 0 for keys in known_keys]
                 order = sorted(order, key=strangers.__getitem__)
             errors: list[tuple[int, ValidationError]] = []

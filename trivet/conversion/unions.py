@@ -55,7 +55,8 @@ def kinds(shape: Shape) -> frozenset[JsonKind]:
 
 
 def _kinds_of_values(values: Sequence[Any]) -> frozenset[JsonKind]:
-    return frozenset(kind for value in values for kind in _KINDS.get(type(plain_value(value)), _STR))
+    types: list[type] = [type(plain_value(value)) for value in values]
+    return frozenset(kind for type_ in types for kind in _KINDS.get(type_, _STR))
 
 
 def _natural(shape: Shape) -> bool:
@@ -70,7 +71,8 @@ def tags(arms: Sequence[Shape]) -> dict[int, str]:
     arms = [resolved(arm) for arm in arms]
     has_int = any(isinstance(arm, Leaf) and arm.python_type is int for arm in arms)
     found = [
-        kinds(arm) - {"int"} if has_int and isinstance(arm, Leaf) and arm.python_type is float else kinds(arm) for arm in arms
+        kinds(arm) - {"int"} if has_int and isinstance(arm, Leaf) and arm.python_type is float else kinds(arm)
+        for arm in arms
     ]
     count = Counter(kind for each in found for kind in each)
     needed = {

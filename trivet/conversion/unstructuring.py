@@ -4,12 +4,14 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from cattrs.gen import make_dict_unstructure_fn_from_attrs
+from cattrs.gen import (
+    make_dict_unstructure_fn_from_attrs,  # pyright: ignore[reportUnknownVariableType] # attrs.Attribute is unparametrised there
+)
 
 from trivet.conversion.annotations import ShapeReader
 from trivet.conversion.errors import Issue, ValidationError
 from trivet.conversion.hooks import UNIFORM, Hooks, uniform
-from trivet.conversion.leaves import OUT, STORED_OUT, Hook, int_out, invalid, mismatch
+from trivet.conversion.leaves import OUT, STORED_OUT, Hook, int_out, invalid, is_dict, mismatch
 from trivet.conversion.paths import Gathering, convert_items, step
 from trivet.conversion.plain import frozen, make_plain_out, plain_out_stored
 from trivet.conversion.shapes import (
@@ -44,7 +46,7 @@ class Unstructuring(Hooks):
     def _of_class(self, cls: type) -> Hook | None:
         """For values of no declared type: the hook of their class, made when it is first met."""
         hook = self._by_class.get(cls)
-        if hook is None:
+        if hook is None and cls is not object:
             try:
                 hook = self.hook(self._reader.read(cls, cls.__qualname__))
             except DefinitionError as error:
@@ -58,7 +60,8 @@ class Unstructuring(Hooks):
         return (STORED_OUT if self.stored else OUT)[shape.python_type]
 
     def collection(self, shape: Collection) -> Hook:
-        item, accepts, name = self.hook(shape.item), shape.accepts, shape.name
+        item, name = self.hook(shape.item), shape.name
+        accepts: Any = shape.accepts
         inner = resolved(shape.item)
         uniform_type = inner.python_type if isinstance(inner, Leaf) and inner.python_type in UNIFORM else None
         finish = self._finish(shape, inner)
@@ -69,7 +72,8 @@ class Unstructuring(Hooks):
             if not isinstance(value, accepts):
                 raise mismatch(name, value)
             if uniform_type is not None:
-                if keep and type(value) is list and uniform(value, uniform_type):
+                kind: type[object] = value.__class__
+                if keep and kind is list and uniform(value, uniform_type):
                     return value
                 values = list(value)
                 if uniform(values, uniform_type):
@@ -103,7 +107,7 @@ class Unstructuring(Hooks):
         str_keys = isinstance(inner_key, Leaf) and inner_key.python_type is str
 
         def unstructure_fast(value: Any, _: object = None) -> Any:
-            if not isinstance(value, dict):
+            if not is_dict(value):
                 raise mismatch(name, value)
             if str_keys and uniform(list(value), str):
                 if uniform_type is not None and uniform(list(value.values()), uniform_type):
@@ -112,10 +116,10 @@ class Unstructuring(Hooks):
             return {key(name): item(part) for name, part in value.items()}
 
         def unstructure_detailed(value: Any, _: object = None) -> Any:
-            if not isinstance(value, dict):
+            if not is_dict(value):
                 raise mismatch(name, value)
             gathering = Gathering()
-            result: dict[str, Any] = {}
+            result: dict[Any, Any] = {}
             for key_, part in value.items():
                 plain_key = gathering.convert(key, key_, key_)
                 result[plain_key] = gathering.convert(item, part, key_ if plain_key is None else plain_key)
@@ -130,12 +134,13 @@ class Unstructuring(Hooks):
         """The hook for keys, which become strings."""
         inner = resolved(shape)
         if isinstance(inner, Leaf) and inner.python_type is int:
-            return lambda value: str(int_out(value))
+            return int_key_out
         return self.hook(shape)
 
     def record(self, shape: Record) -> Hook:
         hooks = [self.hook(item) for item in shape.items]
-        cls, name, length = shape.python_type, shape.name, len(hooks)
+        name, length = shape.name, len(hooks)
+        cls: Any = shape.python_type
 
         def unstructure(value: Any, _: object = None) -> Any:
             if not isinstance(value, cls):
@@ -156,7 +161,7 @@ class Unstructuring(Hooks):
         keys = {name: (self.hook(key.shape), key.required) for name, key in shape.keys.items()}
 
         def unstructure(value: Any, _: object = None) -> Any:
-            if not isinstance(value, dict):
+            if not is_dict(value):
                 raise mismatch(shape.name, value)
             gathering = Gathering()
             result: dict[str, Any] = {}
@@ -171,7 +176,8 @@ class Unstructuring(Hooks):
         return unstructure
 
     def class_(self, shape: Class) -> Hook:
-        cls, name = shape.python_type, shape.name
+        name = shape.name
+        cls: Any = shape.python_type
         drop = not self.stored and any(admits_undefined(field.shape) for field in shape.fields)
 
         if self.detailed:
@@ -220,7 +226,9 @@ class Unstructuring(Hooks):
         return unstructure
 
     def choice(self, shape: Choice) -> Hook:
-        table = {(type(value), value): self._stored_value(plain_value(value)) for value in shape.values}
+        table: dict[tuple[type, Any], Any] = {
+            (type(value), value): self._stored_value(plain_value(value)) for value in shape.values
+        }
 
         def unstructure(value: Any, _: object = None) -> Any:
             try:
@@ -245,7 +253,8 @@ class Unstructuring(Hooks):
                 exact.setdefault(arm.python_type, hook)
 
         def unstructure(value: Any, _: object = None) -> Any:
-            direct = exact.get(type(value))
+            kind: type[object] = value.__class__
+            direct = exact.get(kind)
             if direct is not None:
                 return direct(value)
             errors: list[ValidationError] = []
@@ -261,9 +270,16 @@ class Unstructuring(Hooks):
 
 
 def _tagged(hook: Hook, name: str) -> Hook:
-    return lambda value, _=None: {TAG: name, TAGGED: hook(value)}
+    def unstructure(value: Any, _: object = None) -> Any:
+        return {TAG: name, TAGGED: hook(value)}
+
+    return unstructure
 
 
 def defined(value: dict[str, Any]) -> dict[str, Any]:
     """An object without its undefined fields, which are the same as absent ones."""
     return {key: part for key, part in value.items() if part is not UNDEFINED}
+
+
+def int_key_out(value: Any, _: object = None) -> str:
+    return str(int_out(value))

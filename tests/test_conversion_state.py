@@ -1,0 +1,225 @@
+"""What actors store of their state."""
+
+import dataclasses
+import enum
+import json
+import math
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from typing import Any, Final, Literal, NamedTuple
+from uuid import UUID
+
+import attrs
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trivet.conversion import StateConverter, ValidationError, wire_name
+from trivet.errors import DecodeError, DefinitionError
+from trivet.protocol.values import UNDEFINED, Undefined
+
+
+class Color(enum.Enum):
+    RED = "red"
+
+
+class Place(NamedTuple):
+    x: int
+    y: int
+
+
+@attrs.frozen
+class Message:
+    user_id: str
+    sent_at: datetime
+    body: bytes = b""
+
+
+@attrs.define
+class Apple:
+    weight: int
+
+
+@attrs.define
+class Pear:
+    weight: int
+
+
+@attrs.define
+class State:
+    messages: list[Message] = attrs.field(factory=lambda: list[Message]())
+    by_name: dict[str, int] = attrs.field(factory=lambda: dict[str, int]())
+    tags: set[str] = attrs.field(factory=lambda: set[str]())
+
+
+@attrs.define
+class Counted:
+    given: int = attrs.field(metadata=wire_name("GIVEN"))
+    _hidden: int = 0
+    computed: list[int] = attrs.field(init=False, factory=lambda: list[int]())
+
+
+@dataclasses.dataclass
+class Old:
+    count: int
+    gone: str = ""
+
+
+@dataclasses.dataclass
+class New:
+    count: int
+    added: int | None = None
+
+
+def codec(type_: object) -> Any:
+    return StateConverter().state_codec(type_)
+
+
+def types_of(value: Any) -> list[object]:
+    """Its own type, and those of its items where it is a list."""
+    return [type(value), *map(type, value if isinstance(value, list) else ())]  # pyright: ignore[reportUnknownArgumentType] # any list
+
+
+def test_state_is_json_with_pythons_names() -> None:
+    state = State([Message("ann", datetime(2026, 1, 2, tzinfo=UTC), b"\x00\xff")], {"b": 1, "a": 2}, {"y", "x"})
+    encoded = codec(State).encode(state)
+    assert json.loads(encoded) == {
+        "messages": [{"user_id": "ann", "sent_at": "2026-01-02T00:00:00+00:00", "body": "AP8="}],
+        "by_name": {"b": 1, "a": 2},
+        "tags": ["x", "y"],
+    }
+    assert codec(State).decode(encoded) == state
+    assert b" " not in encoded
+
+
+def test_equal_states_give_equal_bytes_however_they_came_about() -> None:
+    words = [f"word {i}" for i in range(100)]
+    forward, backward = State(tags=set(words)), State(tags=set())
+    for word in reversed(words):
+        backward.tags.add(word)
+    assert codec(State).encode(forward) == codec(State).encode(backward)
+    mixed = {(1, None), (1, "a"), (None, None)}
+    assert codec(set[Any]).encode({1, "a", None}) == codec(set[Any]).encode({None, "a", 1})
+    assert codec(set[tuple[int | None, str | None]]).encode(mixed)
+
+
+def test_a_change_of_order_is_a_change() -> None:
+    encode = codec(dict[str, int]).encode
+    assert encode({"a": 1, "b": 2}) != encode({"b": 2, "a": 1})
+
+
+@pytest.mark.parametrize(
+    ("type_", "state"),
+    [
+        (None, None),
+        (int, 2**200),
+        (list[int], [1, 2]),
+        (tuple[int, ...], (1,)),
+        (tuple[int, str], (1, "a")),
+        (frozenset[bytes], frozenset({b"a", b"b"})),
+        (dict[int, Place], {1: Place(1, 2)}),
+        (dict[UUID, Color], {UUID(int=1): Color.RED}),
+        (date, date(2026, 1, 2)),
+        (timedelta, timedelta(seconds=1.5)),
+        (Decimal, Decimal("1.10")),
+        (datetime, datetime(2026, 1, 2)),  # noqa: DTZ001 - storage keeps what it is given
+        (str, "\ud800"),
+        (str, "é☃"),
+        (list[str | bytes], ["YQ==", b"a"]),
+        (list[str | UUID | None], [str(UUID(int=0)), UUID(int=0), None]),
+        (list[datetime | date], [datetime(2026, 1, 2, tzinfo=UTC), date(2026, 1, 2)]),
+        (list[Apple | Pear], [Pear(1), Apple(1)]),
+        (list[int | float], [1, 1.0]),
+        (list[float | Decimal], [1.5, Decimal("1.5")]),
+        (list[set[int] | list[int]], [[1], {1}]),
+        (list[Literal["red"] | Color], ["red", Color.RED]),
+        (list[int | Undefined], [1, UNDEFINED]),
+        (list[Apple | dict[str, int]], [{"weight": 1}, Apple(1)]),
+        (object, {"a": [1, b"x", {1, 2}, UNDEFINED, datetime(2026, 1, 2, tzinfo=UTC)], "b": {"$bytes": "no"}}),
+        (object, {"$dict": {"$set": 1}}),
+    ],
+)
+def test_every_state_comes_back_as_it_was(type_: object, state: Any) -> None:
+    back = codec(type_).decode(codec(type_).encode(state))
+    assert back == state
+    assert types_of(back) == types_of(state)
+
+
+def test_computed_and_private_fields_are_stored_too() -> None:
+    state = Counted(1, 2)
+    state.computed.append(3)
+    assert json.loads(codec(Counted).encode(state)) == {"given": 1, "hidden": 2, "computed": [3]}
+    assert codec(Counted).decode(codec(Counted).encode(state)) == state
+    assert codec(Counted).decode(b'{"given":1}') == Counted(1)
+
+
+def test_a_class_may_gain_and_lose_fields() -> None:
+    assert codec(New).decode(codec(Old).encode(Old(1, "x"))) == New(1)
+
+
+def test_a_type_may_become_a_union() -> None:
+    assert codec(Apple | Pear).decode(codec(Apple).encode(Apple(1))) == Apple(1)
+
+
+@pytest.mark.parametrize(
+    ("type_", "state", "message"),
+    [
+        (State, State(by_name={"a": "1"}), "by_name.a: expected int, got str"),  # type: ignore[dict-item] # the mistake
+        (list[int], [*range(1000), True], "[1000]: expected int, got bool"),
+        (list[float], [math.inf], "[0]: inf cannot travel"),
+        (object, [math.nan], "[0]: nan cannot be stored"),
+        (
+            object,
+            [Apple(1)],
+            "[0]: a value of type Apple cannot be stored where any value is allowed; declare its type",
+        ),
+    ],
+)
+def test_nothing_is_stored_that_could_not_be_loaded(type_: object, state: object, message: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        codec(type_).encode(state)
+    assert str(caught.value) == message
+
+
+def test_an_int_that_json_cannot_hold_is_refused() -> None:
+    with pytest.raises(ValidationError, match="an int in the state is too large"):
+        codec(int).encode(10**5000)
+
+
+def test_what_is_not_such_a_state_is_told_apart_from_what_is_no_json() -> None:
+    with pytest.raises(ValidationError, match="count: missing"):
+        codec(Old).decode(b"{}")
+    with pytest.raises(DecodeError):
+        codec(Old).decode(b"{")
+    with pytest.raises(DecodeError):
+        codec(Old).decode(b"\xff")
+
+
+def test_a_type_that_cannot_be_stored_is_refused_at_preparation() -> None:
+    with pytest.raises(DefinitionError, match="memoryview"):
+        codec(list[memoryview])
+
+
+ANYTHING: Final = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=4)
+    | st.sampled_from(["$set", "$dict", "$type"])
+    | st.binary(max_size=4)
+    | st.datetimes(timezones=st.just(UTC))
+    | st.sets(st.integers() | st.text(max_size=2), max_size=3)
+    | st.just(UNDEFINED),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text(max_size=3) | st.sampled_from(["$set", "$dict", "$bytes"]), inner, max_size=3)
+    ),
+    max_leaves=10,
+)
+
+
+@settings(deadline=None)
+@given(ANYTHING)
+def test_any_plain_value_can_be_state(state: object) -> None:
+    assert codec(object).decode(codec(object).encode(state)) == state
