@@ -3,8 +3,10 @@
 Every way in which a client can be wrong or slow ends as an HttpError, which the caller answers like any other error.
 """
 
-from collections.abc import Mapping, Sequence
-from functools import cache
+import time
+from collections.abc import Mapping
+from email.utils import formatdate
+from functools import cache, lru_cache
 from http import HTTPStatus
 from typing import Final, final
 
@@ -26,7 +28,7 @@ _LINGER: Final = 2.0
 _NO_BODY: Final = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
 
 # Framing and the connection are this module's; what an application says about them is left out.
-_OWN_HEADERS: Final = frozenset({"content-length", "transfer-encoding", "connection", "keep-alive", "upgrade"})
+_OWN_HEADERS: Final = frozenset({"content-length", "transfer-encoding", "connection", "keep-alive", "upgrade", "date"})
 
 
 class HttpError(PublicError):
@@ -45,7 +47,7 @@ def error_status(error: PublicError) -> int:
 
 @attrs.frozen
 class Head:
-    """The head of a request: header names in lower case, repeated headers joined."""
+    """The head of a request: its target without scheme and host, header names in lower case, repeated ones joined."""
 
     method: str
     target: str
@@ -111,7 +113,9 @@ class HttpConnection:
             raise HttpError(431, "api", "headers_too_large", "The request headers are too large", close=True)
         self._method = request.method.decode("ascii")
         self._declared_size = int(headers.get("content-length", "0"))
-        return Head(self._method, request.target.decode("latin-1"), headers, request.http_version.decode("ascii"))
+        return Head(
+            self._method, _origin_form(request.target.decode("latin-1")), headers, request.http_version.decode("ascii")
+        )
 
     async def read_body(self, limit: int) -> bytes | None:
         """The whole body, or None when it is longer than `limit`; the rest of it is read and thrown away.
@@ -153,14 +157,15 @@ class HttpConnection:
             await self.read_body(0)
 
     async def respond(self, response: Response, *, close: bool = False) -> None:
-        """Send an answer. Raises h11.LocalProtocolError or ValueError, before anything is sent, for what HTTP cannot carry.
+        """Send an answer. Raises h11.LocalProtocolError or ValueError, and sends nothing, for what HTTP cannot carry.
 
         With `close`, or when the rest of the request is unread, it says that the connection ends.
         """
         if self._h11.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             return  # Nothing can be answered any more.
         bodiless = self._method == "HEAD" or response.status in _NO_BODY
-        headers = [(name, value) for name, value in response.headers if name.lower() not in _OWN_HEADERS]
+        headers = [("date", _http_date(int(time.time())))]
+        headers += [(name, value) for name, value in response.headers if name.lower() not in _OWN_HEADERS]
         if response.status != HTTPStatus.NO_CONTENT:
             headers.append(("content-length", str(len(response.body))))
         if close or not self._body_read:
@@ -186,7 +191,7 @@ class HttpConnection:
         if not complete or self._h11.trailing_data[0]:
             await self._wire.linger(_LINGER)
 
-    async def switch_protocols(self, headers: Sequence[tuple[str, str]]) -> bytes:
+    async def switch_protocols(self, headers: list[tuple[str, str]]) -> bytes:
         """Answer 101, and return what the client has sent after its request: it belongs to the new protocol."""
         head = h11.InformationalResponse(status_code=101, headers=headers, reason=_reason(101))
         await self._send(self._h11.send(head))
@@ -209,8 +214,21 @@ class HttpConnection:
         raise trio.BrokenResourceError("the client does not read its answer")
 
 
+def _origin_form(target: str) -> str:
+    # A proxy's request names the server too (RFC 9112 section 3.2.2).
+    if target.startswith(("http://", "https://")):
+        path = target.split("/", 3)[3:]
+        return f"/{path[0]}" if path else "/"
+    return target
+
+
 def _body_too_large() -> HttpError:
     return HttpError(413, "api", "body_too_large", "The request body is too large", close=True)
+
+
+@lru_cache(maxsize=1)
+def _http_date(seconds: int) -> str:
+    return formatdate(seconds, usegmt=True)
 
 
 @cache

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Final, final
 from urllib.parse import urlsplit
 
-from trivet.errors import PublicError
+from trivet.server.http import HttpError
 
 _LOCAL_HOSTS: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
@@ -75,9 +75,10 @@ def _without_default_port(scheme: str, authority: str) -> str:
     return authority.removesuffix(f":{_DEFAULT_PORTS[scheme]}") if scheme in _DEFAULT_PORTS else authority
 
 
-def origin_error() -> PublicError:
+def origin_error() -> HttpError:
     """What a page of another origin is told; the answer carries no CORS headers, so only people see it."""
-    return PublicError(
+    return HttpError(
+        403,
         "guard",
         "origin_not_allowed",
         "Pages of this origin may not use this server. Allow it with --allow-origin or allowed_origins.",

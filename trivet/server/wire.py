@@ -4,7 +4,7 @@ import os
 import socket
 import ssl
 import sys
-from typing import Final, final
+from typing import Final, cast, final
 
 import trio
 
@@ -24,18 +24,23 @@ class Wire:
     task at a time; a send that was cancelled may have sent a part.
     """
 
-    __slots__ = ("_socket", "peer", "secure", "stream")
+    __slots__ = ("_socket", "_tls", "peer", "stream")
 
     def __init__(self, stream: trio.abc.Stream, *, peer: str | None = None) -> None:
         self.stream: Final = stream
-        self.secure: Final = isinstance(stream, trio.SSLStream)
+        self._tls: Final = _tls(stream)
         self._socket: Final = stream.socket if isinstance(stream, trio.SocketStream) and _NONBLOCKING else None
         self.peer: Final = peer if peer is not None else _peer_of(stream)
 
+    @property
+    def secure(self) -> bool:
+        """Whether it is TLS."""
+        return self._tls is not None
+
     async def handshake(self) -> None:
         """The TLS handshake, where there is one to make. Raises trio.BrokenResourceError when it fails."""
-        if isinstance(self.stream, trio.SSLStream):
-            await self.stream.do_handshake()
+        if self._tls is not None:
+            await self._tls.do_handshake()
 
     def send_nowait(self, data: bytes) -> int:
         """Send what goes out without waiting, and say how much that was: 0 when it would block."""
@@ -89,19 +94,22 @@ class Wire:
         await trio.aclose_forcefully(self.stream)
 
 
+def _tls(stream: trio.abc.Stream) -> "trio.SSLStream[trio.abc.Stream] | None":
+    # isinstance cannot tell the type of the stream inside.
+    return cast("trio.SSLStream[trio.abc.Stream]", stream) if isinstance(stream, trio.SSLStream) else None
+
+
 def _peer_of(stream: trio.abc.Stream) -> str | None:
-    inner: object = stream
-    while isinstance(inner, trio.SSLStream):
-        inner = inner.transport_stream
-    if not isinstance(inner, trio.SocketStream):
+    while (tls := _tls(stream)) is not None:
+        stream = tls.transport_stream
+    if not isinstance(stream, trio.SocketStream):
         return None
     try:
-        address: object = inner.socket.getpeername()
+        address = cast("object", stream.socket.getpeername())
     except OSError:
         return None
-    if isinstance(address, tuple):
-        return str(address[0])
-    return None
+    # Unix sockets have a path, mostly an empty one, where the others have a tuple.
+    return str(cast("tuple[object, ...]", address)[0]) if isinstance(address, tuple) else None
 
 
 def tls_listener(listener: trio.SocketListener, context: ssl.SSLContext) -> "trio.SSLListener[trio.SocketStream]":

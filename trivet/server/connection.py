@@ -1,0 +1,155 @@
+"""One connection from its first byte to its last: TLS, HTTP requests, and the WebSocket that one may become."""
+
+from typing import Final
+
+import attrs
+import h11
+import trio
+
+from trivet.errors import PublicError, internal_error
+from trivet.protocol.gateway import parse_gateway
+from trivet.protocol.ids import new_ray_id
+from trivet.protocol.subprotocols import RIVET, split_subprotocols
+from trivet.raw import Response
+from trivet.runtime.logs import logger
+from trivet.server.actor_routes import actor_response
+from trivet.server.control_routes import control_response
+from trivet.server.exchange import Exchange, gateway_error
+from trivet.server.gateway import Gateway
+from trivet.server.handshake import SUPPORTED_VERSION, accept_token, wants_websocket
+from trivet.server.http import Head, HttpConnection, HttpError
+from trivet.server.origins import cors_headers, origin_error, preflight_headers
+from trivet.server.websocket import Upgrade, serve_websocket
+from trivet.server.wire import Wire
+
+_RAY_HEADER: Final = "x-rivet-ray-id"
+
+
+async def serve_wire(gateway: Gateway, wire: Wire) -> None:
+    """Serve one connection until it ends, and close it. What goes wrong on it is logged, and stays there."""
+    try:
+        with gateway.connection() as served:
+            if not served:
+                return
+            if wire.secure and not await _handshake(gateway, wire):
+                return
+            upgrade = await _serve_http(gateway, wire)
+            if upgrade is not None:
+                await serve_websocket(gateway, wire, upgrade)
+    except trio.BrokenResourceError:
+        pass
+    except Exception:
+        logger.exception("a connection from %s failed", wire.peer)
+    finally:
+        await wire.aclose()
+
+
+async def _handshake(gateway: Gateway, wire: Wire) -> bool:
+    with trio.move_on_after(gateway.limits.handshake_timeout):
+        await wire.handshake()
+        return True
+    return False
+
+
+async def _serve_http(gateway: Gateway, wire: Wire) -> Upgrade | None:
+    """Answer requests until the connection ends, or becomes a WebSocket."""
+    http = HttpConnection(wire, gateway.limits)
+    while True:
+        try:
+            head = await http.receive_head()
+            if head is None:
+                return None
+            if wants_websocket(head):
+                return await _switch(gateway, http, head)
+        except HttpError as error:
+            await _refuse(http, error)
+            return None
+        with gateway.request():
+            await _answer(Exchange(gateway, http, head, new_ray_id(), wire.secure, wire.peer))
+        if not http.next_cycle():
+            await http.linger()
+            return None
+
+
+async def _refuse(http: HttpConnection, error: HttpError) -> None:
+    response = gateway_error(error)
+    response.headers.append((_RAY_HEADER, new_ray_id()))
+    if error.status == 426:
+        response.headers += [("sec-websocket-version", SUPPORTED_VERSION), ("upgrade", "websocket")]
+    await http.respond(response, close=True)
+    await http.linger()
+
+
+async def _switch(gateway: Gateway, http: HttpConnection, head: Head) -> Upgrade:
+    """Accept a WebSocket. Whoever may not have it is told so over it: a refused handshake tells a client nothing."""
+    token = accept_token(head)
+    await http.discard_body()
+    offered = split_subprotocols(head.headers.get("sec-websocket-protocol", ""))
+    ray_id = new_ray_id()
+    origin = head.headers.get("origin")
+    welcome = gateway.origins.allows(origin, head.headers.get("host"))
+    headers = [("upgrade", "websocket"), ("connection", "Upgrade"), ("sec-websocket-accept", token)]
+    headers.append((_RAY_HEADER, ray_id))
+    if RIVET in offered:
+        # Node.js gives up a connection whose answer names no subprotocol, or one that it did not offer.
+        headers.append(("sec-websocket-protocol", RIVET))
+    if welcome:
+        headers += cors_headers(origin)
+    trailing_data = await http.switch_protocols(headers)
+    return Upgrade(head, offered, ray_id, welcome, trailing_data)
+
+
+@attrs.frozen
+class _Answer:
+    response: Response
+    close: bool = False
+
+
+async def _answer(exchange: Exchange) -> None:
+    http = exchange.http
+    origin = exchange.origin
+    welcome = exchange.gateway.origins.allows(origin, exchange.head.headers.get("host"))
+    answer = await _find_answer(exchange, welcome=welcome)
+    if not answer.close:
+        try:
+            await http.discard_body()
+        except HttpError as error:
+            answer = _Answer(gateway_error(error), close=True)
+    own_headers = [(_RAY_HEADER, exchange.ray_id)]
+    if welcome and exchange.head.method != "OPTIONS":
+        own_headers += cors_headers(origin)
+    try:
+        await http.respond(_with_headers(answer.response, own_headers), close=answer.close)
+    except (h11.LocalProtocolError, ValueError):
+        logger.exception("the answer to %s %s cannot be sent", exchange.head.method, exchange.path)
+        await http.respond(_with_headers(gateway_error(internal_error()), own_headers), close=answer.close)
+
+
+async def _find_answer(exchange: Exchange, *, welcome: bool) -> _Answer:
+    head = exchange.head
+    try:
+        if not welcome:
+            raise origin_error()
+        route = parse_gateway(head.target, head.headers, limits=exchange.gateway.limits)
+        if head.method == "OPTIONS":
+            headers = preflight_headers(exchange.origin, head.headers.get("access-control-request-headers"))
+            return _Answer(Response(b"", 200 if route is None else 204, headers))
+        if route is None:
+            return _Answer(await control_response(exchange))
+        return _Answer(await actor_response(exchange, route))
+    except HttpError as error:
+        return _Answer(gateway_error(error), close=error.close)
+    except PublicError as error:
+        return _Answer(gateway_error(error))
+    except trio.BrokenResourceError:
+        raise
+    except Exception:
+        logger.exception("%s %s failed", head.method, exchange.path)
+        return _Answer(gateway_error(internal_error()))
+
+
+def _with_headers(response: Response, headers: list[tuple[str, str]]) -> Response:
+    """The response under this server's headers, which stand in place of the actor's of the same name."""
+    own = {name for name, _ in headers if name != "vary"}
+    kept = [(name, value) for name, value in response.headers if name.lower() not in own]
+    return Response(response.body, response.status, kept + headers)

@@ -1,0 +1,122 @@
+"""The WebSocket of one `/connect` connection: the runtime's way out, and the reader of what comes in."""
+
+from typing import final
+
+import trio
+
+from trivet.errors import DecodeError, PublicError
+from trivet.limits import Limits
+from trivet.runtime.session import Session
+from trivet.runtime.timers import TimerHandle, Timers
+from trivet.server.frames import PING_FRAME, FrameFormat, pong_frame
+from trivet.server.heartbeat import Heartbeat
+from trivet.server.incoming import CloseReceived, Incoming, IncomingMessages, MessageTooLong, PingReceived
+from trivet.server.wire import Wire
+
+# A client may send very small frames; other tasks run after so many.
+_FRAMES_BETWEEN_CHECKPOINTS = 64
+
+
+@final
+class EventsTransport:
+    """Carries one events connection. Its only task is the one that reads, which `run` is called in."""
+
+    __slots__ = (
+        "_deadline",
+        "_finished",
+        "_format",
+        "_heartbeat",
+        "_incoming",
+        "_limits",
+        "_scope",
+        "_timers",
+        "_wire",
+    )
+
+    def __init__(self, wire: Wire, format: FrameFormat, timers: Timers, limits: Limits, trailing_data: bytes) -> None:  # noqa: A002 - the runtime's term
+        self._wire = wire
+        self._format = format
+        self._timers = timers
+        self._limits = limits
+        self._incoming = IncomingMessages(limits.incoming_message, trailing_data)
+        self._scope = trio.CancelScope()
+        self._deadline: TimerHandle | None = None
+        self._heartbeat: Heartbeat | None = None
+        self._finished = False
+
+    def send_nowait(self, data: bytes) -> int:
+        """What the connection takes without waiting. Raises trio.BrokenResourceError."""
+        return self._wire.send_nowait(data)
+
+    async def send_all(self, data: bytes) -> None:
+        """Send the rest. Raises trio.BrokenResourceError, also once `run` has ended."""
+        await self._wire.send_all(data)
+
+    def finish(self) -> None:
+        """Our close frame is out. End now if the peer's is here, or in `close_timeout` at the latest."""
+        if self._finished:
+            return
+        self._finished = True
+        if self._incoming.closed:
+            self.abort()
+            return
+        if self._incoming.deaf:
+            # No close frame can be recognised any more: the peer's end of stream has to do.
+            self._wire.half_close()
+        self._deadline = self._timers.call_later(self._limits.close_timeout, self.abort)
+
+    def abort(self) -> None:
+        """Stop reading, which ends `run`."""
+        self._scope.cancel()
+
+    async def run(self, session: Session) -> None:
+        """Hand over what the client sends, until the connection is gone. Closes the wire."""
+        self._heartbeat = Heartbeat(
+            self._timers, self._limits, ping=lambda: session.send_control(PING_FRAME), dead=self.abort
+        )
+        try:
+            with self._scope:
+                await self._read(session, self._heartbeat)
+        except trio.BrokenResourceError:
+            pass
+        finally:
+            self._heartbeat.stop()
+            if self._deadline is not None:
+                self._deadline.cancel()
+            await self._wire.aclose()
+
+    async def _read(self, session: Session, heartbeat: Heartbeat) -> None:
+        frames = 0
+        while True:
+            for event in self._incoming.events():
+                self._handle(session, event)
+                frames += 1
+                if frames % _FRAMES_BETWEEN_CHECKPOINTS == 0:
+                    await trio.lowlevel.checkpoint()
+            if self._finished and self._incoming.closed:
+                return
+            data = await self._wire.receive()
+            if not data:
+                return
+            heartbeat.heard()
+            self._incoming.feed(data)
+
+    def _handle(self, session: Session, event: Incoming) -> None:
+        if isinstance(event, (str, bytes)):
+            try:
+                message = self._format.codec.decode_to_server(event)
+            except DecodeError as exc:
+                session.protocol_error(PublicError("actor", "invalid_request", str(exc)))
+            else:
+                session.receive(message)
+        elif isinstance(event, PingReceived):
+            session.send_control(pong_frame(event.payload))
+        elif isinstance(event, MessageTooLong):
+            session.protocol_error(PublicError("message", "incoming_too_long", "Incoming message too long"))
+        elif isinstance(event, CloseReceived):
+            session.close(event.code, event.reason)
+            # Should the answer not get out, the connection ends nevertheless.
+            if self._deadline is None:
+                self._deadline = self._timers.call_later(self._limits.close_timeout, self.abort)
+        else:
+            session.close(event.code, event.reason)

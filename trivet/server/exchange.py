@@ -1,0 +1,98 @@
+"""One HTTP request on its way to an answer, and the answers that are the same everywhere."""
+
+from collections.abc import Mapping
+from typing import Final, cast, final
+from urllib.parse import parse_qsl, urlsplit
+
+import attrs
+
+from trivet.errors import ActorRef, EncodeError, PublicError
+from trivet.protocol.codec import Codec, codec_for
+from trivet.protocol.messages import Error
+from trivet.protocol.values import UNDEFINED
+from trivet.raw import Request, Response
+from trivet.runtime.answers import error_message
+from trivet.server.gateway import Gateway
+from trivet.server.http import Head, HttpConnection, error_status
+
+JSON_CODEC: Final = cast("Codec", codec_for("json"))
+
+_DEFAULT_NAMESPACE: Final = "default"
+
+
+@final
+@attrs.frozen
+class Exchange:
+    """A request, and what is needed to answer it."""
+
+    gateway: Gateway
+    http: HttpConnection
+    head: Head
+    ray_id: str
+    secure: bool
+    peer: str | None
+
+    @property
+    def path(self) -> str:
+        """The path of the request target, percent-encoded as sent."""
+        return self.head.target.partition("?")[0]
+
+    @property
+    def query_string(self) -> str:
+        """What follows the `?`."""
+        return self.head.target.partition("?")[2]
+
+    @property
+    def namespace(self) -> str:
+        """The namespace of a control request."""
+        return dict(parse_qsl(self.query_string, keep_blank_values=True)).get("namespace", _DEFAULT_NAMESPACE)
+
+    @property
+    def origin(self) -> str | None:
+        """The Origin header, which browsers send."""
+        return self.head.headers.get("origin")
+
+    def request(self, target: str, body: bytes = b"") -> Request:
+        """This request as an actor sees it, with the path and query that are its own."""
+        return actor_request(self.head, target, secure=self.secure, peer=self.peer, body=body)
+
+
+def actor_request(head: Head, target: str, *, secure: bool, peer: str | None, body: bytes = b"") -> Request:
+    """A request as an actor sees it. RivetKit's `fetch` of a full URL says in a header which that was."""
+    headers: Mapping[str, str] = head.headers
+    url = f"{'https' if secure else 'http'}://{headers.get('host', 'localhost')}{target}"
+    original = headers.get("x-rivet-internal-original-request-url")
+    if original is not None:
+        headers = {name: value for name, value in headers.items() if name != "x-rivet-internal-original-request-url"}
+        if _is_url(original):
+            url = original
+    return Request(head.method, url, headers, peer, body)
+
+
+def _is_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return False
+    return bool(parts.scheme and parts.netloc)
+
+
+def gateway_error(error: PublicError) -> Response:
+    """The answer with an error of the way to an actor: always JSON, and named in a header."""
+    response = error_response(error, JSON_CODEC)
+    response.headers.append(("x-rivet-error", f"{error.group}.{error.code}"))
+    return response
+
+
+def error_response(error: PublicError, codec: Codec, actor: ActorRef | None = None) -> Response:
+    """The answer with an error, in an encoding. Metadata that cannot travel are left out."""
+    try:
+        body = codec.encode_error(error_message(error, actor=error.actor or actor))
+    except EncodeError:
+        body = codec.encode_error(Error(error.group, error.code, error.message, UNDEFINED, None, error.actor or actor))
+    return Response(body, error_status(error), [("content-type", codec.content_type)])
+
+
+def json_response(body: bytes) -> Response:
+    """An answer of the control API."""
+    return Response(body, 200, [("content-type", "application/json")])

@@ -1,0 +1,96 @@
+"""What every connection of one server shares: the host of the actors, who is welcome, and what goes on."""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Final, final
+
+import attrs
+import trio
+
+from trivet.errors import PublicError
+from trivet.runtime.host import Host
+from trivet.server.origins import Origins
+
+
+@attrs.frozen
+class GatewayStatistics:
+    """`connections` are open now, `websockets` of them; `requests` were begun since the start."""
+
+    connections: int
+    websockets: int
+    requests: int
+
+
+@final
+class Gateway:
+    """The way from sockets to one host's actors."""
+
+    __slots__ = ("_connections", "_idle", "_requests", "_websockets", "_working", "host", "limits", "origins")
+
+    def __init__(self, host: Host, origins: Origins) -> None:
+        self.host: Final = host
+        self.limits: Final = host.limits
+        self.origins: Final = origins
+        self._connections = 0
+        self._websockets = 0
+        self._requests = 0
+        self._working = 0
+        self._idle: trio.Event | None = None
+
+    @contextmanager
+    def connection(self) -> Generator[bool, None, None]:
+        """Count one connection while it lasts. False when there are far too many to even tell it so."""
+        self._connections += 1
+        try:
+            # A client that is told can say why and when to retry; those that come on top of these are not told.
+            yield self._connections <= self.limits.connections + _spare(self.limits.connections)
+        finally:
+            self._connections -= 1
+
+    def check(self) -> None:
+        """Raise the PublicError that refuses work now: `actor.stopping`, `guard.service_unavailable`."""
+        if self.host.stopping:
+            raise PublicError("actor", "stopping", "The server is stopping")
+        if self._connections > self.limits.connections:
+            raise PublicError("guard", "service_unavailable", "The server has too many connections")
+
+    @contextmanager
+    def request(self) -> Generator[None, None, None]:
+        """Count one request until it is answered."""
+        self._requests += 1
+        with self._work():
+            yield
+
+    @contextmanager
+    def websocket(self) -> Generator[None, None, None]:
+        """Count one WebSocket that an actor serves."""
+        self._websockets += 1
+        try:
+            with self._work():
+                yield
+        finally:
+            self._websockets -= 1
+
+    @contextmanager
+    def _work(self) -> Generator[None, None, None]:
+        self._working += 1
+        try:
+            yield
+        finally:
+            self._working -= 1
+            if not self._working and self._idle is not None:
+                self._idle.set()
+
+    async def idle(self) -> None:
+        """Wait until no request is unanswered and no actor serves a WebSocket."""
+        while self._working:
+            self._idle = trio.Event()
+            await self._idle.wait()
+
+    def statistics(self) -> GatewayStatistics:
+        """Counts, see GatewayStatistics."""
+        return GatewayStatistics(self._connections, self._websockets, self._requests)
+
+
+def _spare(connections: int) -> int:
+    return 64 + connections // 16

@@ -1,0 +1,224 @@
+"""Serving a registry on sockets: listeners, their connections, and the end of both."""
+
+import ipaddress
+import signal
+import ssl
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, TypeAlias, cast, final
+
+import attrs
+import trio
+
+from trivet.limits import Limits
+from trivet.registry import Registry
+from trivet.runtime.host import Host, HostStatistics, open_host
+from trivet.runtime.logs import logger
+from trivet.server.connection import serve_wire
+from trivet.server.descriptors import raise_descriptor_limit
+from trivet.server.gateway import Gateway, GatewayStatistics
+from trivet.server.origins import Origins
+from trivet.server.wire import Wire, tls_listener
+
+DEFAULT_PORT: Final = 6420
+
+# trio.abc.Listener is generic in its streams; which kind does not matter here.
+AnyListener: TypeAlias = trio.abc.Listener[Any]
+
+
+@attrs.frozen
+class ServerStatistics:
+    """Counts of the sockets, and of the actors behind them."""
+
+    gateway: GatewayStatistics
+    host: HostStatistics
+
+
+@final
+class Server:
+    """A running server: what `nursery.start(serve, ...)` returns."""
+
+    def __init__(self, host: Host, gateway: Gateway, listeners: Sequence[AnyListener]) -> None:
+        self.host: Final = host
+        """The actors."""
+        self.gateway: Final = gateway
+        self.urls: Final = tuple(url for listener in listeners if (url := _url(listener)) is not None)
+        """Where it listens, one URL for each TCP listener. A wildcard address is given as loopback."""
+        self._listeners = list(listeners)
+        self._ports = [address[1] for listener in listeners if (address := _address(listener)) is not None]
+        self._stop_requested = trio.Event()
+        self._stopped = trio.Event()
+
+    @property
+    def url(self) -> str:
+        """The first of `urls`. Raises RuntimeError when it listens on no TCP port."""
+        if not self.urls:
+            raise RuntimeError("this server does not listen on a TCP port")
+        return self.urls[0]
+
+    @property
+    def port(self) -> int:
+        """The first listener's port. Raises RuntimeError when it listens on no TCP port."""
+        if not self._ports:
+            raise RuntimeError("this server does not listen on a TCP port")
+        return self._ports[0]
+
+    def statistics(self) -> ServerStatistics:
+        """Counts, see ServerStatistics."""
+        return ServerStatistics(self.gateway.statistics(), self.host.statistics())
+
+    async def stop(self) -> None:
+        """Stop gracefully, and wait until all is over: within `Limits.shutdown_grace`. Idempotent.
+
+        New work is refused with `actor.stopping`, what runs may end, connections are told 1001 `ws.going_away`; the
+        listeners are closed last. Cancelling the wait does not cancel the stop.
+        """
+        self._stop_requested.set()
+        await self._stopped.wait()
+
+    async def run(self, *, handle_signals: bool, task_status: trio.TaskStatus["Server"]) -> None:
+        """Accept and serve until stopped. Closes the listeners."""
+        try:
+            async with trio.open_nursery() as connections:
+                accepting = trio.CancelScope()
+                if handle_signals:
+                    await connections.start(self._watch_signals, connections.cancel_scope)
+                connections.start_soon(self._accept, connections, accepting)
+                task_status.started(self)
+                await self._stop_requested.wait()
+                with trio.move_on_after(self.host.limits.shutdown_grace):
+                    await self.host.stop()
+                    await self.gateway.idle()
+                accepting.cancel()
+                connections.cancel_scope.cancel()
+        finally:
+            self._stopped.set()
+
+    async def _accept(self, connections: trio.Nursery, accepting: trio.CancelScope) -> None:
+        with accepting:
+            await trio.serve_listeners(self._handle, self._listeners, handler_nursery=connections)
+
+    async def _handle(self, stream: trio.abc.Stream) -> None:
+        await serve_wire(self.gateway, Wire(stream))
+
+    async def _watch_signals(self, everything: trio.CancelScope, task_status: trio.TaskStatus[None]) -> None:
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            task_status.started()
+            async for number in signals:
+                if self._stop_requested.is_set():
+                    logger.warning("%s again: ending at once", signal.Signals(number).name)
+                    everything.cancel()
+                    return
+                logger.info("%s: stopping", signal.Signals(number).name)
+                self._stop_requested.set()
+
+
+async def serve(
+    registry: Registry,
+    host: str | None = "127.0.0.1",
+    port: int = DEFAULT_PORT,
+    *,
+    listeners: Iterable[AnyListener] | None = None,
+    limits: Limits | None = None,
+    allowed_origins: Iterable[str] = (),
+    ssl_context: ssl.SSLContext | None = None,
+    handle_signals: bool = False,
+    task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve actors over HTTP and WebSocket on one port, until stopped or cancelled.
+
+    `await nursery.start(trivet.serve, registry)` returns the running `Server`. It listens on `host` and `port` (0: any
+    free one; host None: every interface), or on the given listeners, which it closes at the end. With `ssl_context` it
+    speaks TLS. `allowed_origins` are web origins that may use it besides its own and localhost, as in
+    `https://app.example.com`; "*" allows every page. With `handle_signals`, in the main thread only, SIGINT and SIGTERM
+    stop gracefully, and a second one cancels.
+
+    There is no access control yet: whoever reaches the port can use every actor. Cancelling ends everything at once.
+    Raises OSError when it cannot listen, ValueError for an origin that is none.
+    """
+    origins = Origins(allowed_origins)
+    limits = limits or Limits()
+    raise_descriptor_limit(limits.connections)
+    opened = [] if listeners is None else list(listeners)
+    try:
+        if listeners is None:
+            opened += await trio.open_tcp_listeners(port, host=host)
+        if ssl_context is not None:
+            opened = [_with_tls(listener, ssl_context) for listener in opened]
+        with _plain_errors():
+            async with open_host(registry, limits) as actors:
+                server = Server(actors, Gateway(actors, origins), opened)
+                await server.run(handle_signals=handle_signals, task_status=task_status)
+    finally:
+        for listener in opened:
+            await trio.aclose_forcefully(listener)
+
+
+async def serve_stream(
+    host: Host | Server,
+    stream: trio.abc.Stream,
+    *,
+    peer: str | None = None,
+    allowed_origins: Iterable[str] = (),
+) -> None:
+    """Serve one connection on a stream of any kind until it ends, and close the stream.
+
+    For tests and for programs that accept connections themselves. With a `Server` it counts among its connections and
+    its origins hold; with a bare host those given here. `peer` is the address that actors see.
+    """
+    gateway = host.gateway if isinstance(host, Server) else Gateway(host, Origins(allowed_origins))
+    await serve_wire(gateway, Wire(stream, peer=peer))
+
+
+def _with_tls(listener: AnyListener, context: ssl.SSLContext) -> AnyListener:
+    return tls_listener(listener, context) if isinstance(listener, trio.SocketListener) else listener
+
+
+@contextmanager
+def _plain_errors() -> Generator[None, None, None]:
+    """Raise one error as itself: a caller of `serve` need not know that it has a nursery inside."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        error = _single(group)
+        if error is None:
+            raise
+        raise error from error.__cause__
+
+
+def _single(group: BaseExceptionGroup[BaseException]) -> BaseException | None:
+    """The only error in a group, cancellations left out; None where there is none, or more than one."""
+    errors = [error for error in _leaves(group) if not isinstance(error, trio.Cancelled)]
+    return errors[0] if len(errors) == 1 else None
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Generator[BaseException, None, None]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(cast("BaseExceptionGroup[BaseException]", error))
+        else:
+            yield error
+
+
+def _address(listener: AnyListener) -> tuple[str, int] | None:
+    if isinstance(listener, trio.SSLListener):
+        listener = cast("trio.SSLListener[trio.SocketStream]", listener).transport_listener
+    if not isinstance(listener, trio.SocketListener):
+        return None
+    name = cast("object", listener.socket.getsockname())
+    if not isinstance(name, tuple):
+        return None  # a Unix socket
+    address = cast("tuple[str, int]", name)
+    return address[0], address[1]
+
+
+def _url(listener: AnyListener) -> str | None:
+    address = _address(listener)
+    if address is None:
+        return None
+    host, port = address
+    ip = ipaddress.ip_address(host)
+    if ip.is_unspecified:
+        host = "127.0.0.1" if ip.version == 4 else "::1"
+    scheme = "https" if isinstance(listener, trio.SSLListener) else "http"
+    return f"{scheme}://{host if ip.version == 4 else f'[{host}]'}:{port}"

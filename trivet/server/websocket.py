@@ -1,0 +1,156 @@
+"""A connection that has become a WebSocket: which actor it is for, and what kind it is."""
+
+from typing import Final
+
+import attrs
+import trio
+
+from trivet.errors import PublicError, internal_error
+from trivet.protocol.closing import format_reason
+from trivet.protocol.gateway import parse_gateway
+from trivet.protocol.params import decode_params_header, decode_params_token
+from trivet.protocol.subprotocols import Subprotocols, parse_subprotocols
+from trivet.protocol.values import UNDEFINED, Value
+from trivet.raw import Request
+from trivet.runtime.instance import Instance
+from trivet.runtime.logs import logger
+from trivet.server.actor_routes import resolve
+from trivet.server.events import EventsTransport
+from trivet.server.exchange import actor_request
+from trivet.server.frames import FORMATS, FrameFormat, close_frame
+from trivet.server.gateway import Gateway
+from trivet.server.http import Head
+from trivet.server.incoming import IncomingMessages
+from trivet.server.origins import origin_error
+from trivet.server.rawsocket import ServerWebSocket
+from trivet.server.wire import Wire
+
+_NORMAL: Final = 1000
+_UNSUPPORTED: Final = 1003
+_INTERNAL: Final = 1011
+
+_CONNECT: Final = "/connect"
+_INSPECTOR: Final = "/inspector/"
+
+
+@attrs.frozen
+class Upgrade:
+    """A request that was answered 101. `trailing_data` are the first bytes of its WebSocket."""
+
+    head: Head
+    offered: list[str]
+    ray_id: str
+    welcome: bool
+    trailing_data: bytes
+
+
+@attrs.frozen
+class _Accepted:
+    """What a WebSocket turned out to be for. Without a format it is a raw one."""
+
+    instance: Instance
+    request: Request
+    params: Value
+    format: FrameFormat | None
+
+
+class _Unsupported(Exception):
+    """The connection asks for an encoding that is none."""
+
+
+async def serve_websocket(gateway: Gateway, wire: Wire, upgrade: Upgrade) -> None:
+    """Serve one WebSocket until it ends. One that is refused is closed with the error's name in the reason."""
+    try:
+        with gateway.websocket():
+            accepted = await _accept(gateway, wire, upgrade)
+            if accepted.format is not None:
+                await _serve_events(gateway, wire, accepted, accepted.format, upgrade.trailing_data)
+            else:
+                await _serve_raw(gateway, wire, accepted, upgrade.trailing_data)
+            return
+    except _Unsupported:
+        code, reason = _UNSUPPORTED, "actor.unsupported_websocket_encoding"
+    except PublicError as error:
+        code, reason = _INTERNAL, format_reason(error.group, error.code, upgrade.ray_id)
+    await _refuse(gateway, wire, upgrade, code, reason)
+
+
+async def _accept(gateway: Gateway, wire: Wire, upgrade: Upgrade) -> _Accepted:
+    """The actor, and what it needs to know. Raises PublicError and _Unsupported."""
+    if not upgrade.welcome:
+        raise origin_error()
+    gateway.check()
+    head = upgrade.head
+    route = parse_gateway(head.target, head.headers, upgrade.offered, limits=gateway.limits)
+    if route is None or route.path.startswith(_INSPECTOR):
+        raise PublicError("guard", "websocket_not_supported", "There is no WebSocket here")
+    asked = parse_subprotocols(upgrade.offered)
+    frame_format: FrameFormat | None = None
+    if route.path == _CONNECT:
+        frame_format = FORMATS.get(asked.encoding)
+        if frame_format is None:
+            raise _Unsupported
+    params = _params(gateway, head, asked)
+    target = f"{route.path}?{route.query_string}" if route.query_string else route.path
+    request = actor_request(head, target, secure=wire.secure, peer=wire.peer)
+    try:
+        instance = await resolve(gateway.host, route.target)
+    except PublicError:
+        raise
+    except Exception as exc:
+        logger.exception("the actor of a WebSocket could not be reached")
+        raise internal_error() from exc
+    return _Accepted(instance, request, params, frame_format)
+
+
+def _params(gateway: Gateway, head: Head, asked: Subprotocols) -> Value:
+    if asked.conn_params is not None:
+        return decode_params_token(asked.conn_params, gateway.limits)
+    header = head.headers.get("x-rivet-conn-params")
+    return UNDEFINED if header is None else decode_params_header(header, gateway.limits)
+
+
+async def _serve_events(
+    gateway: Gateway, wire: Wire, accepted: _Accepted, frame_format: FrameFormat, trailing_data: bytes
+) -> None:
+    transport = EventsTransport(wire, frame_format, gateway.host.timers, gateway.limits, trailing_data)
+    opened = accepted.instance.open_session(transport, frame_format, params=accepted.params, request=accepted.request)
+    async with opened as session:
+        await transport.run(session)
+
+
+async def _serve_raw(gateway: Gateway, wire: Wire, accepted: _Accepted, trailing_data: bytes) -> None:
+    async with trio.open_nursery() as nursery:
+        websocket = ServerWebSocket(
+            wire,
+            accepted.request,
+            limits=gateway.limits,
+            timers=gateway.host.timers,
+            nursery=nursery,
+            trailing_data=trailing_data,
+        )
+        nursery.start_soon(websocket.read)
+        code, reason = _NORMAL, ""
+        try:
+            await accepted.instance.serve_websocket(websocket, params=accepted.params)
+        except PublicError as error:
+            code, reason = _INTERNAL, format_reason(error.group, error.code)
+        await websocket.aclose(code, reason)
+        nursery.cancel_scope.cancel()
+
+
+async def _refuse(gateway: Gateway, wire: Wire, upgrade: Upgrade, code: int, reason: str) -> None:
+    incoming = IncomingMessages(gateway.limits.incoming_message, upgrade.trailing_data)
+    with trio.move_on_after(gateway.limits.close_timeout):
+        await wire.send_all(close_frame(code, reason))
+        while True:
+            for _ in incoming.events():
+                pass  # A client that does not know yet that it is refused may go on speaking.
+            if incoming.closed:
+                return
+            if incoming.deaf:
+                wire.half_close()
+            data = await wire.receive()
+            if not data:
+                return
+            incoming.feed(data)
