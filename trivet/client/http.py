@@ -1,0 +1,136 @@
+"""HTTP requests of a client, over httpcore."""
+
+import ssl
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, cast
+
+import attrs
+import httpcore
+import trio
+
+from trivet.client.dial import Dialer, HttpBackend
+from trivet.errors import ActorError, ConnectionLost
+from trivet.limits import Limits
+
+KEEP_ALIVE: Final = 30.0
+"""How long an idle connection is kept, in seconds: less than any server does."""
+
+MAX_REQUESTS: Final = 256
+"""Requests of one client at the same time; further ones wait."""
+
+_FAILURES: Final = (httpcore.NetworkError, httpcore.RemoteProtocolError, httpcore.TimeoutException)
+
+
+@attrs.frozen
+class Answer:
+    """An HTTP response. Header names are as they came."""
+
+    status: int
+    headers: Sequence[tuple[str, str]]
+    body: bytes
+
+    @property
+    def ok(self) -> bool:
+        return 200 <= self.status < 300
+
+    def header(self, name: str) -> str:
+        """The first header of that (lower-case) name, or ""."""
+        return next((value for key, value in self.headers if key.lower() == name), "")
+
+
+class _Progress:
+    """Follows one request through httpcore.
+
+    Between opening a connection and taking it into use httpcore has a checkpoint at which a cancellation would leave
+    the connection open and unusable in the pool; it is shielded. Nothing waits there.
+    """
+
+    def __init__(self) -> None:
+        self.scope = trio.CancelScope()
+        self.sent = False
+
+    async def trace(self, event: str, info: Mapping[str, object]) -> None:
+        if event in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
+            self.scope.shield = True
+        elif event in ("connection.start_tls.started", "http11.send_request_headers.started"):
+            self.scope.shield = False
+            self.sent = event == "http11.send_request_headers.started"
+
+
+class HttpClient:
+    """A pool of kept-alive connections. Closing it ends what goes on."""
+
+    def __init__(self, dialer: Dialer, limits: Limits) -> None:
+        self._limits = limits
+        self._slots = trio.Semaphore(MAX_REQUESTS)
+        self._pool = httpcore.AsyncConnectionPool(
+            # The dialer has the real one; httpcore would change it, and load certificates even for plain HTTP.
+            ssl_context=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+            max_connections=None,
+            max_keepalive_connections=16,
+            keepalive_expiry=KEEP_ALIVE,
+            network_backend=HttpBackend(dialer),
+        )
+
+    async def request(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes, *, timeout: float
+    ) -> Answer:
+        """Send one request and read the answer, within `timeout` seconds.
+
+        Raises ConnectionLost, with `maybe_executed` once bytes of the request were sent, ValueError for a URL or
+        headers that HTTP cannot carry, ActorError `message.outgoing_too_long` for too large a response.
+        """
+        progress = _Progress()
+        answer: Answer | None = None
+        with trio.move_on_after(timeout):
+            async with self._slots:
+                with progress.scope:
+                    answer = await self._send(method, url, headers, body, progress)
+        if answer is None:
+            raise ConnectionLost(f"no answer from {url} within {timeout:g} s", maybe_executed=progress.sent)
+        return answer
+
+    async def _send(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes, progress: _Progress
+    ) -> Answer:
+        try:
+            async with self._pool.stream(
+                method,
+                url,
+                headers=[(name.encode("ascii"), value.encode("latin-1")) for name, value in headers.items()],
+                content=body,
+                extensions={"trace": progress.trace},
+            ) as response:
+                return Answer(
+                    response.status,
+                    [(name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers],
+                    await self._read(response),
+                )
+        except _FAILURES as error:
+            message = f"the connection to {url} failed: {str(error) or type(error).__name__}"
+            raise ConnectionLost(message, maybe_executed=progress.sent) from error
+        except (httpcore.LocalProtocolError, httpcore.UnsupportedProtocol, UnicodeEncodeError) as error:
+            raise ValueError(f"this request cannot be sent: {error}") from error
+
+    async def _read(self, response: httpcore.Response) -> bytes:
+        body = bytearray()
+        too_long = False
+        stream = cast("httpcore.AsyncNetworkStream", cast("Any", response).extensions["network_stream"])
+        try:
+            async for chunk in response.aiter_stream():
+                body += chunk
+                if len(body) > self._limits.http_body and not too_long:
+                    too_long = True
+                    # The rest shall not come. Breaking out would leave httpcore's generators to the garbage collector.
+                    await stream.aclose()
+        except httpcore.ReadError:
+            if not too_long:
+                raise
+        if too_long:
+            raise ActorError("message", "outgoing_too_long", f"The response is over {self._limits.http_body} bytes")
+        return bytes(body)
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + self._limits.close_timeout):
+            await self._pool.aclose()

@@ -1,0 +1,310 @@
+"""Who gets the events of a connection: callbacks, tasks and iterators."""
+
+import inspect
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, Literal, Protocol, Self, TypeAlias, TypeVar, cast
+
+import attrs
+import trio
+
+from trivet.client.contracts import RemoteEvent
+from trivet.errors import Lagged
+from trivet.protocol.values import Value
+
+Overflow: TypeAlias = Literal["raise", "drop_oldest"]
+EventT = TypeVar("EventT")
+Payload: TypeAlias = Sequence[Value]
+
+DEFAULT_BUFFER = 1024
+
+
+@attrs.define
+class _Gap:
+    count: int
+
+
+class EventBuffer:
+    """The events that wait for one consumer, in order, at most `size` of them.
+
+    Full, it either leaves out what comes, and marks the place with the exact count (`"raise"`), or the oldest.
+    """
+
+    def __init__(self, size: int = DEFAULT_BUFFER, overflow: Overflow = "raise") -> None:
+        if size < 1:
+            raise ValueError("an event buffer has room for at least one event")
+        if overflow not in ("raise", "drop_oldest"):
+            raise ValueError(f"overflow is 'raise' or 'drop_oldest', not {overflow!r}")
+        self.dropped = 0
+        self._size = size
+        self._overflow = overflow
+        self._items: deque[Payload | _Gap] = deque()
+        self._events = 0
+        self._end: Callable[[], Exception | None] | None = None
+        self._waiters = trio.lowlevel.ParkingLot()
+
+    def put(self, payload: Payload) -> None:
+        """Add an event, or account for its loss. Never waits."""
+        if self._end is not None:
+            return
+        if self._events < self._size:
+            self._events += 1
+            self._items.append(payload)
+        elif self._overflow == "drop_oldest":
+            self.dropped += 1
+            self._items.popleft()
+            self._items.append(payload)
+        else:
+            self.dropped += 1
+            last = self._items[-1]
+            if isinstance(last, _Gap):
+                last.count += 1
+            else:
+                self._items.append(_Gap(1))
+        self._waiters.unpark()
+
+    def finish(self, end: Callable[[], Exception | None], *, drop: bool = False) -> None:
+        """No more will come. Once the rest is consumed `get` raises what `end` makes, or returns None."""
+        if self._end is None:
+            self._end = end
+        if drop:
+            self._items.clear()
+            self._events = 0
+        self._waiters.unpark_all()
+
+    async def get(self) -> Payload | None:
+        """The next event; None at a regular end. Raises Lagged where events are missing. Cancelling loses nothing."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while not self._items:
+            if self._end is not None:
+                error = self._end()
+                if error is not None:
+                    raise error
+                await trio.lowlevel.cancel_shielded_checkpoint()
+                return None
+            await self._waiters.park()
+        item = self._items.popleft()
+        await trio.lowlevel.cancel_shielded_checkpoint()
+        if isinstance(item, _Gap):
+            raise Lagged(item.count)
+        self._events -= 1
+        return item
+
+
+class Listener(Protocol):
+    """One consumer of one event name."""
+
+    event: RemoteEvent
+    active: bool
+
+    def deliver(self, payload: Payload) -> None:
+        """Called in the reader, in wire order. Whatever it raises is reported."""
+        ...
+
+    def finish(self, end: Callable[[], Exception | None], drop: bool = False) -> None:
+        """No more events will come. `drop`: what waits is not wanted either."""
+        ...
+
+
+class Listeners:
+    """All listeners of one connection, by event name, in the order in which they were added.
+
+    `subscribe(name, wanted)` is called when a name gets its first listener and when it loses its last.
+    """
+
+    def __init__(self, subscribe: Callable[[str, bool], None], report: Callable[[Exception], None]) -> None:
+        self._subscribe = subscribe
+        self._report = report
+        self._by_name: dict[str, dict[Listener, None]] = {}
+        self._nursery: trio.Nursery | None = None
+        self._tasks: list[TaskListener] = []
+        self._end: Callable[[], Exception | None] | None = None
+
+    @property
+    def names(self) -> list[str]:
+        """The event names that have listeners."""
+        return list(self._by_name)
+
+    def add(self, listener: Listener) -> None:
+        """From now on `listener` gets its events."""
+        name = listener.event.name
+        if name not in self._by_name:
+            self._subscribe(name, True)  # raises for a name that cannot be subscribed to
+            self._by_name[name] = {}
+        self._by_name[name][listener] = None
+        listener.active = True
+        if self._end is not None:
+            listener.finish(self._end)
+
+    def remove(self, listener: Listener) -> None:
+        """From now on it gets nothing more. Idempotent."""
+        if not listener.active:
+            return
+        listener.active = False
+        listener.finish(lambda: None, drop=True)
+        name = listener.event.name
+        listeners = self._by_name[name]
+        del listeners[listener]
+        if not listeners:
+            del self._by_name[name]
+            self._subscribe(name, False)
+
+    def dispatch(self, name: str, payload: Payload) -> None:
+        """Give one event to its listeners. One that raises is reported; the others still run."""
+        for listener in tuple(self._by_name.get(name, ())):
+            if listener.active:  # an earlier one may have removed it
+                try:
+                    listener.deliver(payload)
+                except Exception as error:
+                    self._report(error)
+
+    def spawn(self, listener: "TaskListener") -> None:
+        """Give a listener its task, now or when the connection starts."""
+        if self._nursery is None:
+            self._tasks.append(listener)
+        else:
+            self._nursery.start_soon(listener.run)
+
+    def start(self, nursery: trio.Nursery) -> None:
+        """The connection has a nursery."""
+        self._nursery = nursery
+        for listener in self._tasks:
+            nursery.start_soon(listener.run)
+        self._tasks.clear()
+
+    def finish(self, end: Callable[[], Exception | None]) -> None:
+        """The connection is over."""
+        self._end = end
+        for listeners in self._by_name.values():
+            for listener in listeners:
+                listener.finish(end)
+
+
+def is_async(callback: Callable[..., object]) -> bool:
+    """Whether calling it gives a coroutine, also for an object with an async `__call__`."""
+    return inspect.iscoroutinefunction(callback) or inspect.iscoroutinefunction(getattr(callback, "__call__", None))  # noqa: B004
+
+
+class CallbackListener:
+    """A sync callback, run in the reader."""
+
+    def __init__(self, listeners: Listeners, event: RemoteEvent, callback: Callable[..., object], once: bool) -> None:
+        self.event = event
+        self.active = False
+        self._listeners = listeners
+        self._callback = callback
+        self._once = once
+
+    def deliver(self, payload: Payload) -> None:
+        if self._once:
+            self._listeners.remove(self)
+        result = self._callback(*self.event.load(payload))
+        if inspect.iscoroutine(result):
+            result.close()
+            raise TypeError(
+                f"{self._callback!r} returned a coroutine; a listener that awaits must be an async function"
+            )
+
+    def finish(self, end: Callable[[], Exception | None], drop: bool = False) -> None:
+        """Nothing waits here."""
+
+
+class TaskListener:
+    """An async callback with a task of its own, which runs it for one event after the other.
+
+    Once it is removed no further run begins; one that is going on finishes.
+    """
+
+    def __init__(
+        self,
+        listeners: Listeners,
+        event: RemoteEvent,
+        callback: Callable[..., Awaitable[object]],
+        once: bool,
+        report: Callable[[Exception], None],
+    ) -> None:
+        self.event = event
+        self.active = False
+        self._listeners = listeners
+        self._callback = callback
+        self._once = once
+        self._report = report
+        self._buffer = EventBuffer()
+        self._firing = False
+
+    def deliver(self, payload: Payload) -> None:
+        self._buffer.put(payload)
+        if self._once:
+            self._firing = True
+            self._listeners.remove(self)
+            self._firing = False
+
+    def finish(self, end: Callable[[], Exception | None], drop: bool = False) -> None:
+        self._buffer.finish(lambda: None, drop=drop and not self._firing)
+
+    async def run(self) -> None:
+        """Until there is nothing more to come."""
+        while True:
+            try:
+                payload = await self._buffer.get()
+                if payload is None:
+                    return
+                await self._callback(*self.event.load(payload))
+            except Exception as error:
+                self._report(error)
+
+
+class EventStream(Generic[EventT]):
+    """The events of one name, as `async with room.events(...) as stream: async for event in stream`.
+
+    An event is its payload: the one value, a tuple of several, None for none. The subscription is in force once the
+    block is entered, so that what any later call causes is in the stream. The stream never slows the connection: when
+    more than `buffer` events wait, the overflow policy applies. It goes on through reconnects, and ends when the
+    connection is closed here; when the connection ends otherwise, it raises the reason after the last event.
+    """
+
+    def __init__(self, listeners: Listeners, event: RemoteEvent, buffer: int, overflow: Overflow) -> None:
+        self.event = event
+        self.active = False
+        self._listeners = listeners
+        self._buffer = EventBuffer(buffer, overflow)
+        self._entered = False
+
+    @property
+    def dropped(self) -> int:
+        """How many events were left out so far."""
+        return self._buffer.dropped
+
+    def deliver(self, payload: Payload) -> None:
+        self._buffer.put(payload)
+
+    def finish(self, end: Callable[[], Exception | None], drop: bool = False) -> None:
+        self._buffer.finish(end, drop=drop)
+
+    async def __aenter__(self) -> Self:
+        if self._entered:
+            raise RuntimeError("an event stream is entered once; ask the connection for another")
+        self._entered = True
+        self._listeners.add(self)
+        await trio.lowlevel.checkpoint()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self._listeners.remove(self)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> EventT:
+        """The next event. Raises Lagged where some are missing (iterating goes on after it), ConnectionEnded or
+        ActorError when the connection ended, ValidationError for a payload that is not of its declared type.
+        """
+        if not self._entered:
+            raise RuntimeError("enter the event stream first: async with room.events(...) as stream")
+        payload = await self._buffer.get()
+        if payload is None:
+            raise StopAsyncIteration
+        values = self.event.load(payload)
+        if len(values) == 1:
+            return cast("EventT", values[0])
+        return cast("EventT", tuple(values) if values else None)
