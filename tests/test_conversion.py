@@ -7,7 +7,21 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from functools import partial
-from typing import Annotated, Any, Final, Generic, Literal, NamedTuple, NewType, NotRequired, TypedDict, TypeVar, cast
+from types import MappingProxyType
+from typing import (
+    Annotated,
+    Any,
+    Final,
+    Generic,
+    Literal,
+    NamedTuple,
+    NewType,
+    NotRequired,
+    Required,
+    TypedDict,
+    TypeVar,
+    cast,
+)
 from uuid import UUID
 
 import attrs
@@ -792,3 +806,105 @@ def test_no_value_does_worse_than_fail_its_type(data: st.DataObject) -> None:
         assert drawn.structurer(cls)(drawn.unstructurer(cls)(value)) == value
         return
     assert 1 <= len(issues_found) <= MAX_ISSUES
+
+
+# Annotations of less common forms
+
+
+class Textual(TypedDict):
+    needed: "int"
+    may: "NotRequired[Annotated[int, 'x']]"
+
+
+class Loose(TypedDict, total=False):
+    may: int
+    needed: Required[str]
+
+
+Number = TypeVar("Number", int, str)
+Bounded = TypeVar("Bounded", bound=Point)
+
+
+@attrs.define
+class Limited(Generic[Number, Bounded]):
+    number: Number
+    point: Bounded
+
+
+@attrs.define
+class OfAliases:
+    first: Listed[int]
+    second: Listed[int]
+    tree: Tree
+
+
+@dataclasses.dataclass(kw_only=True)
+class Mixed:
+    late: int = 5
+    early: str
+    note: Final[str] = "x"
+    label: str = dataclasses.field(init=False, default="fixed")
+
+
+def test_typed_dicts_may_say_per_key_what_is_needed() -> None:
+    assert structure(Textual, {"needed": 1}) == {"needed": 1}
+    assert issues(lambda: structure(Textual, {"may": 1})) == [(".needed", "missing")]
+    assert structure(Loose, {"needed": "a"}) == {"needed": "a"}
+    assert issues(lambda: structure(Loose, {"may": 1})) == [(".needed", "missing")]
+
+
+def test_open_type_variables_stand_for_their_bounds() -> None:
+    wire: Value = {"number": "a", "point": {"xAxis": 1.0, "yAxis": 0.0}}
+    assert structure(Limited, wire) == Limited("a", Point(1.0))
+    assert issues(lambda: structure(Limited, {"number": 1.5, "point": {}})) == [
+        (".number", "expected int | str, got float"),
+        (".point.xAxis", "missing"),
+    ]
+
+
+def test_an_alias_may_be_used_again() -> None:
+    value = OfAliases([1], [2], [3, [4]])
+    assert structure(OfAliases, unstructure(OfAliases, value)) == value
+
+
+def test_dataclasses_keep_their_ways() -> None:
+    assert structure(Mixed, {"early": "a", "label": "other"}) == Mixed(early="a")
+    assert unstructure(Mixed, Mixed(early="a")) == {"late": 5, "early": "a", "note": "x", "label": "fixed"}
+
+
+def test_a_dict_keeps_undefined_where_its_type_says_so() -> None:
+    assert structure(dict[str, int | Undefined], {"a": UNDEFINED, "b": 1}) == {"a": UNDEFINED, "b": 1}
+    assert issues(lambda: structure(dict[str, int | Undefined], {"a": "x"})) == [
+        (".a", "expected int | undefined, got str")
+    ]
+
+
+def test_object_among_the_arms_takes_everything() -> None:
+    assert structure(int | object, "a") == "a"
+
+
+def test_other_mappings_and_arrays_are_as_good_as_dicts_and_lists() -> None:
+    wire = MappingProxyType({"xAxis": 1.0, "yAxis": 2.0})
+    assert structure(Point, wire) == Point(1.0, 2.0)
+    assert structure(list[int], (1, 2)) == [1, 2]
+
+
+def test_an_enum_of_other_objects_is_refused() -> None:
+    class Odd(enum.Enum):
+        PAIR = (1, 2)
+
+    assert "Odd.PAIR" in definition_error(Odd)
+
+
+def test_a_computed_field_that_was_never_set_is_missing() -> None:
+    value = Private("abc")
+    del value.computed
+    assert issues(lambda: unstructure(Private, value)) == [(".computed", "missing")]
+
+
+def test_wire_names_have_to_be_strings() -> None:
+    @attrs.define
+    class Numbered:
+        x: int = attrs.field(metadata={"wire": 5})
+
+    assert "the wire name has to be a string" in definition_error(Numbered)
