@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, TypeVar, get_args, get_origin
+from typing import Any, Final, TypeVar, cast, get_args, get_origin
 
 import attrs
 
@@ -208,8 +208,8 @@ def type_arguments(cls: type[Actor[Any, Any, Any]]) -> tuple[object, object, obj
 
 
 def _is_overridden(cls: type[Any], hook: str) -> bool:
-    own = getattr(cls, hook, None)
-    return own is not None and own is not getattr(Actor, hook, None)
+    own: object = getattr(cls, hook, None)
+    return own is not None and own is not vars(Actor).get(hook)
 
 
 def _members(cls: type[Any]) -> dict[str, Any]:
@@ -220,15 +220,23 @@ def _members(cls: type[Any]) -> dict[str, Any]:
     return members
 
 
+def _as_action(member: Any) -> Action[Any, Any, Any, Any] | None:
+    return cast("Action[Any, Any, Any, Any]", member) if isinstance(member, Action) else None
+
+
+def _as_event(member: Any) -> Event[*tuple[Any, ...]] | None:
+    return cast("Event[*tuple[Any, ...]]", member) if isinstance(member, Event) else None
+
+
 def _actions(
     cls: type[Any], converter: WireConverter, rename: Callable[[str], str], options: Options
 ) -> tuple[dict[str, ActionDefinition], dict[Action[Any, Any, Any, Any], ActionDefinition]]:
     actions: dict[str, ActionDefinition] = {}
     by_action: dict[Action[Any, Any, Any, Any], ActionDefinition] = {}
     for attribute, member in _members(cls).items():
-        if not isinstance(member, Action):
+        found = _as_action(member)
+        if found is None:
             continue
-        found: Action[Any, Any, Any, Any] = member
         name = found.wire_name or rename(attribute)
         if name in actions:
             clash = actions[name].attribute
@@ -253,9 +261,9 @@ def _events(
     events: dict[str, EventDefinition] = {}
     by_event: dict[Event[*tuple[Any, ...]], EventDefinition] = {}
     for attribute, member in _members(cls).items():
-        if not isinstance(member, Event):
+        found = _as_event(member)
+        if found is None:
             continue
-        found: Event[*tuple[Any, ...]] = member
         name = found.wire_name or rename(attribute)
         if name in events:
             clash = events[name].attribute

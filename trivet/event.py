@@ -3,9 +3,10 @@
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Generic, TypeAlias, TypeVar, cast, get_args, overload
 
-from typing_extensions import TypeVarTuple
+from typing_extensions import TypeVarTuple, Unpack
 
 Ts = TypeVarTuple("Ts")
+Payload = TypeVarTuple("Payload", default=Unpack[tuple[()]])  # so that Event() is the event without a payload
 T1 = TypeVar("T1")
 T2 = TypeVar("T2")
 T3 = TypeVar("T3")
@@ -19,7 +20,7 @@ HookT = TypeVar("HookT", bound=SubscribeHook)
 _NOT_GIVEN: Final = object()
 
 
-class Event(Generic[*Ts]):
+class Event(Generic[*Payload]):
     """An event that an actor emits, declared in its class body.
 
         message_received = Event(Message)          # one payload
@@ -33,7 +34,7 @@ class Event(Generic[*Ts]):
     """
 
     @overload
-    def __init__(self: "Event[()]", *, name: str | None = None, can_subscribe: SubscribeHook | None = None) -> None: ...
+    def __init__(self, *, name: str | None = None, can_subscribe: SubscribeHook | None = None) -> None: ...
     @overload
     def __init__(
         self: "Event[T1]",
@@ -75,10 +76,6 @@ class Event(Generic[*Ts]):
         *,
         name: str | None = None,
         can_subscribe: SubscribeHook | None = None,
-    ) -> None: ...
-    @overload
-    def __init__(
-        self: "Event[*Ts]", *, name: str | None = None, can_subscribe: SubscribeHook | None = None
     ) -> None: ...
     def __init__(self, *types: object, name: str | None = None, can_subscribe: SubscribeHook | None = None) -> None:
         self._types = types

@@ -1,7 +1,7 @@
 """Calling user code that may be sync or async, within a time of its own."""
 
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import trio
 
@@ -12,10 +12,11 @@ T = TypeVar("T")
 
 async def with_timeout(seconds: float, name: str, fn: Callable[[], Awaitable[T] | T]) -> T:
     """The result of a hook. Raises PublicError `actor.callback_timed_out`. A sync hook runs to its end."""
-    result = fn()
+    result: Any = fn()
     if not isinstance(result, Awaitable):
-        return result
-    pending: Awaitable[T] = result
+        value: T = result
+        return value
+    pending = cast("Awaitable[T]", result)
     with trio.move_on_after(seconds):
         return await pending
     raise PublicError("actor", "callback_timed_out", f"`{name}` took over {seconds:g} s")
@@ -26,7 +27,7 @@ def single_public_error(exc: BaseException) -> PublicError | None:
     if isinstance(exc, PublicError):
         return exc
     if isinstance(exc, BaseExceptionGroup):
-        group: BaseExceptionGroup[Any] = exc
-        if len(group.exceptions) == 1:
-            return single_public_error(group.exceptions[0])
+        inner = cast("BaseExceptionGroup[BaseException]", exc).exceptions
+        if len(inner) == 1:
+            return single_public_error(inner[0])
     return None

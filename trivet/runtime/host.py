@@ -1,6 +1,6 @@
 """All live actors of one registry: key to actor, create, find, stop."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import TypeAlias
 
@@ -153,7 +153,7 @@ async def _is_up(instance: Instance) -> bool:
 
 
 @asynccontextmanager
-async def open_host(registry: Registry, limits: Limits | None = None) -> AsyncIterator[Host]:
+async def open_host(registry: Registry, limits: Limits | None = None) -> AsyncGenerator[Host]:
     """A host for the time of the `async with`. Leaving it stops gracefully; leaving by an exception cancels."""
     async with trio.open_nursery() as tasks:
         async with trio.open_nursery() as actors:

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -256,7 +256,7 @@ class Instance:
         self._background.start_soon(fn, *args)
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
+    async def turn(self) -> AsyncGenerator[None]:
         """Take the turn for code that runs outside it."""
         job = TurnJob(self)
         with Waiting(current_chain(), self):
@@ -339,10 +339,9 @@ class Instance:
             raise answers.stopping()
         scope = TaskScope(self._nursery)
         done = trio.Event()
-        failed: PublicError | None = answers.stopping()
+        outcome: list[PublicError | None] = []
 
         async def serve() -> None:
-            nonlocal failed
             try:
                 await admission.admit(lambda: None)
                 try:
@@ -350,9 +349,9 @@ class Instance:
                         await handle(conn)
                 finally:
                     self._post_disconnect(conn)
-                failed = None
+                outcome.append(None)
             except Exception as exc:
-                failed = self.public(exc, where, conn)
+                outcome.append(self.public(exc, where, conn))
             finally:
                 done.set()
 
@@ -362,6 +361,7 @@ class Instance:
         finally:
             admission.withdraw()
             await scope.aclose()
+        failed = outcome[0] if outcome else answers.stopping()
         if failed is not None:
             raise failed
 
@@ -393,7 +393,7 @@ class Instance:
     @contextmanager
     def caused_by(
         self, conn: Conn[Any, Any] | None, holds: Chain | None = None, *, readonly: bool = False
-    ) -> Iterator[None]:
+    ) -> Generator[None]:
         """Run user code on behalf of a connection, or of none; `holds` are the turns that wait for it."""
         if holds is None:
             holds = () if self.turn_hold is None else (self.turn_hold,)

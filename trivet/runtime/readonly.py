@@ -1,6 +1,6 @@
 """A read-only view of an actor's state, for `on_state_change`."""
 
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, NoReturn, TypeAlias, cast
 
 from trivet.errors import PublicError
 
@@ -37,7 +37,8 @@ class _Object:
 
     @property  # type: ignore[misc]  # so that isinstance() and match see the class of the state
     def __class__(self) -> type[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return type(object.__getattribute__(self, "_target"))
+        target: Any = object.__getattribute__(self, "_target")
+        return target.__class__  # type: ignore[no-any-return]
 
     def __getattr__(self, name: str) -> Any:
         target = object.__getattribute__(self, "_target")
@@ -63,14 +64,15 @@ View: TypeAlias = Any
 
 def view(value: Any) -> View:
     """`value`, with every way to change it at any depth raising `actor.state_mutation_reentrant`."""
-    if isinstance(value, _PLAIN):
+    kind = cast("type[Any]", type(value))
+    if issubclass(kind, _PLAIN):
         return value
-    if type(value) is list:
-        return _List(view(item) for item in value)
-    if type(value) is dict:
-        return _Dict((key, view(item)) for key, item in value.items())
-    if type(value) is set:
+    if kind is list:
+        return _List(map(view, value))
+    if kind is dict:
+        return _Dict(zip(value, map(view, value.values()), strict=True))
+    if kind is set:
         return _Set(value)
-    if type(value) is tuple:
-        return tuple(view(item) for item in value)
+    if kind is tuple:
+        return tuple(map(view, value))
     return _Object(value)
