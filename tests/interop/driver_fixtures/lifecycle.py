@@ -1,5 +1,7 @@
 """Starting and destroying actors, and the observers that survive them."""
 
+import math
+
 import attrs
 import trio
 
@@ -79,6 +81,46 @@ class DestroyActor(Actor[DestroyState]):
     @action(name="destroy")
     def end(self) -> None:
         self.destroy()
+
+
+@attrs.define
+class AbortState:
+    abort_event_count: int = 0
+
+
+@attrs.frozen
+class AbortReport:
+    before_destroy_aborted: bool
+    before_destroy_signal_aborted: bool
+    after_destroy_aborted: bool
+    after_destroy_signal_aborted: bool
+    abort_event_count_after_destroy: int
+
+
+class DestroyAbortSignalActor(Actor[AbortState]):
+    """What the suite calls the abort signal is, in Trio, the cancellation of what runs in the actor."""
+
+    async def _watch(self) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            self.state.abort_event_count += 1
+
+    async def on_destroy(self) -> None:
+        observer = self.client().get_or_create(DestroyObserver, ["observer"])
+        await observer.call(DestroyObserver.notify_destroyed, "/".join(self.key))
+
+    @action
+    def request_destroy(self) -> AbortReport:
+        before = _is_cancelled()
+        self.start_soon(self._watch)
+        self.destroy()
+        after = _is_cancelled()
+        return AbortReport(before, before, after, after, self.state.abort_event_count)
+
+
+def _is_cancelled() -> bool:
+    return trio.current_effective_deadline() == -math.inf
 
 
 @attrs.frozen
@@ -172,4 +214,11 @@ class SaveStateObserver(Actor[Phases]):
         self.state.phases.pop(key, None)
 
 
-ACTORS = (DestroyObserver, DestroyActor, LifecycleObserver, StartStopRaceActor, SaveStateObserver)
+ACTORS = (
+    DestroyObserver,
+    DestroyActor,
+    DestroyAbortSignalActor,
+    LifecycleObserver,
+    StartStopRaceActor,
+    SaveStateObserver,
+)
