@@ -192,15 +192,16 @@ def type_arguments(cls: type[Actor[Any, Any, Any]]) -> tuple[object, object, obj
     known: dict[object, object] = {}
     arguments: tuple[object, ...] = ()
     for base in cls.__mro__:
-        for generic in getattr(base, "__orig_bases__", ()):
+        for generic in vars(base).get("__orig_bases__", ()):
             origin, args = get_origin(generic), get_args(generic)
-            if origin is None or not (isinstance(origin, type) and issubclass(origin, Actor)):
+            if not (inspect.isclass(origin) and issubclass(origin, Actor)):
                 continue
             args = tuple(known.get(arg, arg) for arg in args)
             if origin is Actor:
                 arguments = args
                 break
-            known.update(zip(getattr(origin, "__parameters__", ()), args, strict=False))
+            parameters: tuple[object, ...] = vars(origin).get("__parameters__", ())
+            known.update(zip(parameters, args, strict=False))
         if arguments:
             break
     found = dict(enumerate(None if isinstance(argument, TypeVar) else argument for argument in arguments))
@@ -209,7 +210,10 @@ def type_arguments(cls: type[Actor[Any, Any, Any]]) -> tuple[object, object, obj
 
 def _is_overridden(cls: type[Any], hook: str) -> bool:
     own: object = getattr(cls, hook, None)
-    return own is not None and own is not vars(Actor).get(hook)
+    return own is not None and own is not _BASE_HOOKS.get(hook)
+
+
+_BASE_HOOKS: Final[Mapping[str, object]] = {name: member for name, member in vars(Actor).items() if name in HOOKS}
 
 
 def _members(cls: type[Any]) -> dict[str, Any]:
@@ -221,11 +225,15 @@ def _members(cls: type[Any]) -> dict[str, Any]:
 
 
 def _as_action(member: Any) -> Action[Any, Any, Any, Any] | None:
-    return cast("Action[Any, Any, Any, Any]", member) if isinstance(member, Action) else None
+    if not isinstance(member, Action):
+        return None
+    return cast("Action[Any, Any, Any, Any]", member)  # type: ignore[redundant-cast]  # pyright infers unknowns
 
 
 def _as_event(member: Any) -> Event[*tuple[Any, ...]] | None:
-    return cast("Event[*tuple[Any, ...]]", member) if isinstance(member, Event) else None
+    if not isinstance(member, Event):
+        return None
+    return cast("Event[*tuple[Any, ...]]", member)  # type: ignore[redundant-cast]  # pyright infers unknowns
 
 
 def _actions(

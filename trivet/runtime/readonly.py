@@ -1,6 +1,7 @@
 """A read-only view of an actor's state, for `on_state_change`."""
 
-from typing import Any, NoReturn, TypeAlias, cast
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NoReturn, TypeAlias
 
 from trivet.errors import PublicError
 
@@ -64,15 +65,15 @@ View: TypeAlias = Any
 
 def view(value: Any) -> View:
     """`value`, with every way to change it at any depth raising `actor.state_mutation_reentrant`."""
-    kind = cast("type[Any]", type(value))
-    if issubclass(kind, _PLAIN):
-        return value
-    if kind is list:
-        return _List(map(view, value))
-    if kind is dict:
-        return _Dict(zip(value, map(view, value.values()), strict=True))
-    if kind is set:
-        return _Set(value)
-    if kind is tuple:
-        return tuple(map(view, value))
-    return _Object(value)
+    make = _VIEWS.get(value.__class__)
+    if make is not None:
+        return make(value)
+    return value if isinstance(value, _PLAIN) else _Object(value)
+
+
+_VIEWS: Final[Mapping[object, Callable[[Any], Any]]] = {
+    list: lambda value: _List(map(view, value)),
+    dict: lambda value: _Dict(zip(value, map(view, value.values()), strict=True)),
+    set: _Set,
+    tuple: lambda value: tuple(map(view, value)),
+}
