@@ -193,14 +193,15 @@ def type_arguments(cls: type[Actor[Any, Any, Any]]) -> tuple[object, object, obj
     arguments: tuple[object, ...] = ()
     for base in cls.__mro__:
         for generic in vars(base).get("__orig_bases__", ()):
-            origin, args = get_origin(generic), get_args(generic)
-            if not (inspect.isclass(origin) and issubclass(origin, Actor)):
+            origin: Any = get_origin(generic)
+            args = get_args(generic)
+            if not (isinstance(origin, type) and Actor in origin.__mro__):
                 continue
             args = tuple(known.get(arg, arg) for arg in args)
             if origin is Actor:
                 arguments = args
                 break
-            parameters: tuple[object, ...] = vars(origin).get("__parameters__", ())
+            parameters: tuple[object, ...] = getattr(generic.__origin__, "__parameters__", ())
             known.update(zip(parameters, args, strict=False))
         if arguments:
             break
