@@ -3,6 +3,10 @@
 from trivet.actor import Actor as Actor
 from trivet.actor import Options as Options
 from trivet.actor import action as action
+from trivet.client import Client as Client
+from trivet.client import Connection as Connection
+from trivet.client import Handle as Handle
+from trivet.client import open_client as open_client
 from trivet.errors import ActorError as ActorError
 from trivet.errors import ConnectionEnded as ConnectionEnded
 from trivet.errors import ConnectionLost as ConnectionLost
@@ -16,6 +20,7 @@ from trivet.errors import TrivetError as TrivetError
 from trivet.errors import UserError as UserError
 from trivet.event import Event as Event
 from trivet.limits import Limits as Limits
+from trivet.local import open_local as open_local
 from trivet.protocol.values import UNDEFINED as UNDEFINED
 from trivet.raw import Request as Request
 from trivet.raw import Response as Response
@@ -24,3 +29,5 @@ from trivet.raw import WebSocketClosed as WebSocketClosed
 from trivet.registry import Registry as Registry
 from trivet.runtime.connection import Conn as Conn
 from trivet.runtime.connection import Conns as Conns
+from trivet.server import Server as Server
+from trivet.server import serve as serve
