@@ -65,7 +65,7 @@ class Limits:
     """Calls of one connection that wait for their answer: `actor.overloaded`."""
     subscriptions: int = 256
     """Event names that one connection subscribes to: close 1011 `connection.too_many_subscriptions`."""
-    connections: int = 50_000
+    connections: int = 10_000
     """Connections of one server: 503 `guard.service_unavailable`."""
     shutdown_grace: float = 15.0
     """From the request to stop to the end of everything."""
