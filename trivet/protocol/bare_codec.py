@@ -46,7 +46,8 @@ class BareCodec:
             case Error():
                 frame.out.append(1)
                 frame.error(message)
-                if frame.optional(message.action_id is not None):
+                frame.optional(message.action_id is not None)
+                if message.action_id is not None:
                     frame.id("actionId", message.action_id)
                 frame.actor(message.actor)
             case Init():
@@ -184,19 +185,19 @@ class _Frame:
         except compat.Unencodable as error:
             raise error.error(name) from None
 
-    def id(self, name: str, value: int | None) -> None:
+    def id(self, name: str, value: int) -> None:
         bare.write_uint(self.out, envelope.check_id(value, name))
 
-    def optional(self, present: bool) -> bool:
+    def optional(self, present: bool) -> None:
         """A bool, or whether an optional is there."""
         self.out.append(1 if present else 0)
-        return present
 
     def error(self, error: Error) -> None:
         self.text("group", error.group)
         self.text("code", error.code)
         self.text("message", error.message)
-        if self.optional(error.metadata is not UNDEFINED):
+        self.optional(error.metadata is not UNDEFINED)
+        if error.metadata is not UNDEFINED:
             self.value("metadata", error.metadata)
 
     def actor(self, actor: ActorRef | None) -> None:
@@ -204,8 +205,6 @@ class _Frame:
         if actor is not None:
             self.text("actorId", actor.actor_id)
             self.id("generation", actor.generation)
-            if actor.key is None:
-                self.optional(False)
-            else:
-                self.optional(True)
+            self.optional(actor.key is not None)
+            if actor.key is not None:
                 self.text("key", actor.key)

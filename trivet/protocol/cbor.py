@@ -230,7 +230,7 @@ def encode(value: object, *, markers: bool, wide_maps: bool, root: str = "value"
 
 
 class _Reader:
-    """Walks over `data` from `position`. IndexError means that the data ended early."""
+    """Walks over `data` from `position`. IndexError means that it ended early, UnicodeDecodeError what it says."""
 
     __slots__ = ("_data", "_markers", "position")
 
@@ -241,13 +241,21 @@ class _Reader:
 
     def read(self, depth: int) -> Value:
         data = self._data
-        initial = data[self.position]
+        position = self.position
+        initial = data[position]
+        if 0x60 <= initial < 0x78:
+            # A short text, by far the most frequent item, costs no further call.
+            end = position + initial - 0x5F
+            if end > len(data):
+                raise IndexError
+            self.position = end
+            return data[position + 1 : end].decode()
         if initial < 24:
-            self.position += 1
+            self.position = position + 1
             return initial
         major = initial >> 5
         if major == 3:
-            return self._text()
+            return self._take(self._argument(initial)).decode()
         if major == 7:
             return self._simple(initial)
         argument = self._argument(initial)
@@ -288,18 +296,6 @@ class _Reader:
         self.position = end
         return self._data[start:end]
 
-    def _text(self) -> str:
-        initial = self._data[self.position]
-        if initial < 0x78:
-            self.position += 1
-            size = initial & 0x1F
-        else:
-            size = self._argument(initial)
-        try:
-            return self._take(size).decode()
-        except UnicodeDecodeError:
-            raise DecodeError("a CBOR text that is not UTF-8") from None
-
     def _simple(self, initial: int) -> Value:
         position = self.position + 1
         if initial == 0xFB:
@@ -323,8 +319,8 @@ class _Reader:
     def _array(self, size: int, depth: int) -> Value:
         self._check_room(size)
         if size == 2 and self._markers and self._data[self.position] >> 5 == 3:
-            first = self._text()
-            if first[:1] == "$":
+            first = self.read(depth)
+            if isinstance(first, str) and first[:1] == "$":
                 return self._marked(first, depth)
             return [first, self.read(depth)]
         return [self.read(depth) for _ in range(size)]
@@ -346,16 +342,13 @@ class _Reader:
 
     def _map(self, size: int, depth: int) -> dict[str, Value]:
         self._check_room(2 * size)
-        data = self._data
         result: dict[str, Value] = {}
         for _ in range(size):
-            if data[self.position] >> 5 == 3:
-                key = self._text()
-            else:
-                other = self.read(depth)
-                if type(other) is not int:
-                    raise DecodeError(f"a CBOR map key of type {type(other).__name__}")
-                key = str(other)
+            key = self.read(depth)
+            if not isinstance(key, str):
+                if type(key) is not int:
+                    raise DecodeError(f"a CBOR map key of type {type(key).__name__}")
+                key = str(key)
             result[key] = self.read(depth)
         return result
 
@@ -429,6 +422,8 @@ def decode(data: bytes, *, markers: bool) -> Value:
         value = reader.read(_WIRE_DEPTH)
     except IndexError:
         raise DecodeError("CBOR that ends early") from None
+    except UnicodeDecodeError:
+        raise DecodeError("a CBOR text that is not UTF-8") from None
     if reader.position != len(data):
         raise DecodeError(f"{len(data) - reader.position} bytes after the CBOR item")
     return value

@@ -48,7 +48,10 @@ class CborCodec:
                 frame.value("output", message.output)
             case Error():
                 frame.error(message, fields=1)
-                frame.id("actionId", message.action_id)
+                if message.action_id is None:
+                    frame.value("actionId", None)
+                else:
+                    frame.id("actionId", message.action_id)
             case Init():
                 frame.map_of(2)
                 frame.text("actorId", message.actor_id)
@@ -145,13 +148,10 @@ class _Frame:
     def text(self, name: str, text: str) -> None:
         self.value(name, text)
 
-    def id(self, name: str, value: int | None) -> None:
+    def id(self, name: str, value: int) -> None:
         write_text(self.out, name)
-        if value is None:
-            self.out.append(0xF6)
-        else:
-            self.out.append(0x1B)
-            self.out += envelope.check_id(value, name).to_bytes(8, "big")
+        self.out.append(0x1B)
+        self.out += envelope.check_id(value, name).to_bytes(8, "big")
 
     def error(self, error: Error, fields: int) -> None:
         """The fields that every error has, of a map that gets `fields` more."""

@@ -68,7 +68,7 @@ def read_id(raw: object) -> int:
     raise DecodeError("an action id that is no unsigned 64-bit integer")
 
 
-def check_id(value: int | None, name: str = "id") -> int:
+def check_id(value: int, name: str = "id") -> int:
     """The id, if it can be sent. Raises EncodeError."""
     if type(value) is int and 0 <= value <= MAX_UINT:
         return value

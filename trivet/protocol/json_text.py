@@ -202,7 +202,8 @@ def _refuse_constant(name: str) -> object:
     raise DecodeError(f"{name} is no JSON")
 
 
-_load = json.JSONDecoder(parse_int=_read_int, parse_float=_read_float, parse_constant=_refuse_constant).decode
+_load = json.JSONDecoder(parse_int=_read_int, parse_float=_read_float, parse_constant=_refuse_constant).raw_decode
+_WHITESPACE: Final = " \t\n\r"
 
 
 class Document:
@@ -222,8 +223,11 @@ class Document:
                     text.encode()
             else:
                 text = data.decode()
-            self.root: object = _load(text)
-            if "\\ud" in text or "\\uD" in text:
+            text = text.strip(_WHITESPACE)
+            self.root: object
+            self.root, end = _load(text)
+            escapes = "\\u" in text
+            if escapes and ("\\ud" in text or "\\uD" in text):
                 # A pair of escapes became one character by now; what is still a surrogate has no partner.
                 _dump(self.root).encode()
         except UnicodeDecodeError:
@@ -234,8 +238,12 @@ class Document:
             raise DecodeError(f"invalid JSON at character {error.pos}: {error.msg}") from None
         except RecursionError:
             raise DecodeError("JSON nested too deeply") from None
+        if end != len(text):
+            raise DecodeError(f"invalid JSON at character {end}: Extra data")
         self.walk = text.count('"$')
-        if "\\u0024" in text or text.count("[") + text.count("{") > compat.MAX_DEPTH:
+        if escapes and "\\u0024" in text:
+            self.walk += 2
+        if len(text) > 2 * compat.MAX_DEPTH and text.count("[") + text.count("{") > compat.MAX_DEPTH:
             self.walk += 2
 
     def value(self, raw: object) -> Value:

@@ -1,7 +1,8 @@
 """Actor keys: a tuple of texts that, with the actor's name, says which actor is meant.
 
 A key is written in two ways. Serialised, as in control messages, nothing is lost. As a query parameter of a
-gateway path its components are joined with commas and nothing is escaped: `("a,b",)` reads as `("a", "b")` and `("",)` as `()`.
+gateway path its components are joined with commas and nothing is escaped: `("a,b",)` reads as
+`("a", "b")` and `("",)` as `()`.
 """
 
 import re
@@ -25,7 +26,7 @@ def as_key(key: str | Sequence[str]) -> Key:
 
 
 def serialise_key(key: Key) -> str:
-    r"""The components joined by `/`. In them `\` and `/` are escaped with `\`; an empty one is `\0`; no components: `/`."""
+    r"""The components joined by `/`, with `\` before `\` and `/` in them; an empty one is `\0`, none at all `/`."""
     if not key:
         return _EMPTY_KEY
     return "/".join(part.replace("\\", "\\\\").replace("/", "\\/") if part else _EMPTY_COMPONENT for part in key)
