@@ -1,0 +1,1 @@
+"""Programs to read and to copy. Each runs by itself: `python examples/chat_room.py`."""
