@@ -9,7 +9,7 @@ from functools import partial
 
 import trio
 
-from trivet.server.serving import serve
+import trivet
 
 from .registry import registry
 
@@ -17,7 +17,7 @@ from .registry import registry
 async def main(port: int) -> None:
     """Serve on that port of the loopback interface; 0 takes any free one."""
     async with trio.open_nursery() as nursery:
-        server = await nursery.start(partial(serve, registry, port=port, handle_signals=True))
+        server = await nursery.start(partial(trivet.serve, registry, port=port, handle_signals=True))
         print(server.url, flush=True)
 
 

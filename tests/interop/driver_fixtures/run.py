@@ -147,7 +147,7 @@ class RunIgnoresAbortStopTimeout(Actor[StubbornState]):
 
     async def run(self) -> None:
         # Nothing in a Trio program can end what is shielded, so unlike the suite's this handler does not try for ever.
-        with trio.move_on_after(2, shield=True):
+        with trio.move_on_after(1, shield=True):
             await trio.sleep_forever()
 
     def on_destroy(self) -> None:
