@@ -14,6 +14,7 @@ from trivet.server.http import HttpError
 _LOCAL_HOSTS: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
+_EMPTY: Final = urlsplit("")
 _ANY: Final = "*"
 _OPAQUE: Final = "null"
 
@@ -62,12 +63,15 @@ def _normalise(origin: str) -> str:
     text = origin.strip().lower().removesuffix("/")
     if text in (_ANY, _OPAQUE):
         return text
-    parts = urlsplit(text)
-    # Reading the port raises ValueError for one that is no number.
-    if not parts.scheme or not parts.hostname or parts.port == 0 or text != f"{parts.scheme}://{parts.netloc}":
+    parts = _EMPTY
+    try:
+        parts = urlsplit(text)
+        # Reading the port raises ValueError for one that is no number.
+        valid = bool(parts.scheme and parts.hostname) and parts.port != 0 and text == f"{parts.scheme}://{parts.netloc}"
+    except ValueError:
+        valid = False
+    if not valid or "@" in text:
         raise ValueError(f"{origin!r} is no origin: write it as in https://app.example.com, or * for every origin")
-    if "@" in parts.netloc:
-        raise ValueError(f"{origin!r} is no origin: it holds credentials")
     return f"{parts.scheme}://{_without_default_port(parts.scheme, parts.netloc)}"
 
 

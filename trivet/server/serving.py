@@ -45,7 +45,8 @@ class Server:
         self.urls: Final = tuple(url for listener in listeners if (url := _url(listener)) is not None)
         """Where it listens, one URL for each TCP listener. A wildcard address is given as loopback."""
         self._listeners = list(listeners)
-        self._ports = [address[1] for listener in listeners if (address := _address(listener)) is not None]
+        self.addresses: Final = tuple(address for listener in listeners if (address := _address(listener)) is not None)
+        """The addresses and ports of the TCP listeners, as they are bound."""
         self._stop_requested = trio.Event()
         self._stopped = trio.Event()
 
@@ -59,9 +60,9 @@ class Server:
     @property
     def port(self) -> int:
         """The first listener's port. Raises RuntimeError when it listens on no TCP port."""
-        if not self._ports:
+        if not self.addresses:
             raise RuntimeError("this server does not listen on a TCP port")
-        return self._ports[0]
+        return self.addresses[0][1]
 
     def statistics(self) -> ServerStatistics:
         """Counts, see ServerStatistics."""

@@ -1,0 +1,118 @@
+"""Whole messages come out of frames however they were cut, and never more than the limit is held."""
+
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from wsproto.connection import CLIENT, Connection
+from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
+
+from trivet.server.incoming import (
+    CloseReceived,
+    Incoming,
+    IncomingMessages,
+    MessageTooLong,
+    PingReceived,
+    ProtocolViolated,
+)
+
+messages = st.one_of(st.text(max_size=300), st.binary(max_size=300))
+
+
+def sent(*fragments: str | bytes) -> bytes:
+    """One message of a client, in these fragments."""
+    client = Connection(CLIENT)
+    data = b""
+    for index, fragment in enumerate(fragments):
+        last = index == len(fragments) - 1
+        if isinstance(fragment, str):
+            data += client.send(TextMessage(data=fragment, message_finished=last))
+        else:
+            data += client.send(BytesMessage(data=fragment, message_finished=last))
+    return data
+
+
+def received(data: bytes, limit: int = 1000) -> list[Incoming]:
+    return list(IncomingMessages(limit, data).events())
+
+
+@given(st.lists(messages), st.data())
+def test_messages_arrive_whole_wherever_the_stream_is_cut(expected: list[str | bytes], data: st.DataObject) -> None:
+    stream = b"".join(sent(message) for message in expected)
+    incoming = IncomingMessages(1000)
+    found: list[Incoming] = []
+    while stream:
+        size = data.draw(st.integers(1, len(stream)))
+        incoming.feed(stream[:size])
+        stream = stream[size:]
+        found += incoming.events()
+    assert found == expected
+
+
+@given(st.binary(max_size=500))
+def test_garbage_is_a_violation_and_never_an_exception(garbage: bytes) -> None:
+    incoming = IncomingMessages(100, garbage)
+    events = list(incoming.events())
+    assert incoming.deaf == any(isinstance(event, (ProtocolViolated, CloseReceived)) for event in events)
+    incoming.feed(garbage)
+    assert not incoming.deaf or list(incoming.events()) == []
+
+
+def test_fragments_are_joined_around_control_frames() -> None:
+    client = Connection(CLIENT)
+    data = client.send(TextMessage(data="he", message_finished=False))
+    data += client.send(Ping(b"?"))
+    data += client.send(Pong())
+    data += client.send(TextMessage(data="llo", message_finished=True))
+    assert received(data) == [PingReceived(b"?"), "hello"]
+
+
+def test_a_message_may_be_as_long_as_the_limit() -> None:
+    assert received(sent("é" * 500)) == ["é" * 500]
+    assert received(sent(b"x" * 999, b"x")) == [b"x" * 1000]
+
+
+@pytest.mark.parametrize("fragments", [("é" * 501,), (b"x" * 1001,), (b"x" * 1000, b"x"), ("x",) * 1001])
+def test_one_byte_more_is_too_long_and_what_follows_is_ignored(fragments: tuple[str | bytes, ...]) -> None:
+    events = received(sent(*fragments) + sent("more") + Connection(CLIENT).send(CloseConnection(1000, "bye")))
+    assert events == [MessageTooLong(), CloseReceived(1000, "bye")]
+
+
+def test_too_long_is_known_before_the_message_is_whole() -> None:
+    header = b"\x82\xff" + struct.pack("!Q", 1 << 40) + b"\0\0\0\0"
+    assert received(header + b"x" * 1001) == [MessageTooLong()]
+
+
+def test_many_small_and_empty_fragments_are_one_message() -> None:
+    fragments = [b"x", b""] * 900
+    assert received(sent(*fragments)) == [b"x" * 900]
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (b"\x81\x01x", 1002),  # not masked
+        (b"\xc1\x80\0\0\0\0", 1002),  # a reserved bit
+        (b"\x83\x80\0\0\0\0", 1002),  # a reserved opcode
+        (b"\x80\x80\0\0\0\0", 1002),  # a continuation of nothing
+        (b"\x09\x80\0\0\0\0", 1002),  # a fragmented ping
+        (b"\x89\xfe\x00\x7e\0\0\0\0", 1002),  # a ping over 125 bytes
+        (b"\x88\x81\0\0\0\0x", 1002),  # half a close code
+        (b"\x88\x82\0\0\0\0\x03\xed", 1002),  # 1005 must not be sent
+        (b"\x81\x81\0\0\0\0\xff", 1007),  # no UTF-8
+        (b"\x88\x83\0\0\0\0\x03\xe8\xff", 1007),  # no UTF-8 in a reason
+    ],
+)
+def test_violations_have_the_code_of_the_rfc(data: bytes, code: int) -> None:
+    (event,) = received(data + sent("lost"))
+    assert isinstance(event, ProtocolViolated)
+    assert event.code == code
+
+
+def test_a_close_frame_ends_it() -> None:
+    client = Connection(CLIENT)
+    incoming = IncomingMessages(1000, client.send(CloseConnection(4000, "because")))
+    assert list(incoming.events()) == [CloseReceived(4000, "because")]
+    assert incoming.closed
+    assert received(b"\x88\x80\0\0\0\0") == [CloseReceived(1005, "")]

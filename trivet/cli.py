@@ -1,0 +1,236 @@
+"""The `trivet` command. Subcommands stand in a table; `serve` is one of them."""
+
+import argparse
+import errno
+import importlib
+import ipaddress
+import logging
+import os
+import socket
+import ssl
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Final, Literal, TypeAlias, overload
+
+import attrs
+import trio
+
+from trivet.errors import DefinitionError
+from trivet.registry import Registry
+from trivet.server import DEFAULT_PORT, Server, serve
+from trivet.server.origins import Origins
+from trivet.server.serving import AnyListener
+
+logger: Final = logging.getLogger("trivet")
+
+_LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+
+# Where a service manager puts the first socket that it passes on (sd_listen_fds(3)).
+_FIRST_PASSED_FD: Final = 3
+_PASSED_FDS: Final = "LISTEN_FDS"
+
+_HIGHEST_PORT: Final = 65535
+
+
+class CommandError(Exception):
+    """What the user has to change. Printed without a traceback."""
+
+
+@attrs.frozen
+class Command:
+    """One subcommand: `configure` adds its arguments, `run` returns the exit status or raises CommandError."""
+
+    name: str
+    help: str
+    configure: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    parser = argparse.ArgumentParser(prog="trivet", description="Stateful actors with realtime events.")
+    subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for command in COMMANDS:
+        subparser = subparsers.add_parser(command.name, help=command.help, description=command.help)
+        command.configure(subparser)
+        subparser.set_defaults(run=command.run)
+    arguments = parser.parse_args(argv)
+    run: Callable[[argparse.Namespace], int] = arguments.run
+    try:
+        return run(arguments)
+    except CommandError as error:
+        print(f"trivet: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def load_registry(target: str) -> Registry:
+    """The registry that `module:attribute` names, modules of the current directory included. Raises CommandError."""
+    module_name, _, attribute = target.partition(":")
+    attribute = attribute or "registry"
+    directory = os.getcwd()
+    if directory not in sys.path:
+        sys.path.insert(0, directory)
+    try:
+        found: object = importlib.import_module(module_name)
+    except DefinitionError as error:
+        raise CommandError(f"{module_name}: {error}") from error
+    except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and _is_prefix(error.name, module_name):
+            raise CommandError(f"there is no module {module_name!r} in {directory} or on the Python path") from error
+        traceback.print_exc()
+        raise CommandError(f"the module {module_name!r} could not be imported, see above") from error
+    for name in attribute.split("."):
+        if not hasattr(found, name):
+            registries = [name for name, value in vars(found).items() if isinstance(value, Registry)]
+            hint = f"; did you mean {module_name}:{registries[0]}?" if registries else ""
+            raise CommandError(f"the module {module_name!r} has no {attribute!r}{hint}")
+        found = getattr(found, name)
+    if not isinstance(found, Registry):
+        raise CommandError(f"{module_name}:{attribute} is not a trivet.Registry but {type(found).__name__}")
+    return found
+
+
+def _is_prefix(missing: str | None, module_name: str) -> bool:
+    return missing is not None and f"{module_name}.".startswith(f"{missing}.")
+
+
+def _configure_serve(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("target", metavar="module:registry", help="where the Registry is, as in chat_room:registry")
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: %(default)s)")
+    parser.add_argument("--port", type=_port, default=DEFAULT_PORT, help="0 is any free one (default: %(default)s)")
+    parser.add_argument(
+        "--fd",
+        type=_fd,
+        metavar="N",
+        help=f"listen on this open socket instead; {_PASSED_FDS} stands for those that a service manager passes",
+    )
+    parser.add_argument(
+        "--allow-origin",
+        action="append",
+        default=[],
+        metavar="ORIGIN",
+        help="a web origin whose pages may use the server, besides its own and localhost; may be repeated",
+    )
+    parser.add_argument("--tls-cert", metavar="FILE", help="speak TLS with this certificate chain (PEM)")
+    parser.add_argument("--tls-key", metavar="FILE", help="its private key, where that is a file of its own")
+    parser.add_argument("--log-level", choices=_LOG_LEVELS, default="info", help="default: %(default)s")
+
+
+def _run_serve(arguments: argparse.Namespace) -> int:
+    logging.basicConfig(
+        level=str(arguments.log_level).upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    registry = load_registry(arguments.target)
+    context = _tls_context(arguments.tls_cert, arguments.tls_key)
+    try:
+        listeners = None if arguments.fd is None else _passed_listeners(arguments.fd)
+        Origins(arguments.allow_origin)
+    except ValueError as error:
+        raise CommandError(str(error)) from error
+    try:
+        trio.run(_serve, registry, arguments, listeners, context)
+    except OSError as error:
+        raise CommandError(_explain(error, arguments.host, arguments.port)) from error
+    return 0
+
+
+async def _serve(
+    registry: Registry,
+    arguments: argparse.Namespace,
+    listeners: list[AnyListener] | None,
+    context: ssl.SSLContext | None,
+) -> None:
+    await serve(
+        registry,
+        arguments.host,
+        arguments.port,
+        listeners=listeners,
+        allowed_origins=arguments.allow_origin,
+        ssl_context=context,
+        handle_signals=True,
+        task_status=_Announcement(),
+    )
+
+
+class _Announcement:
+    """Tells the terminal, and whoever waits for it, where the server listens."""
+
+    @overload
+    def started(self: trio.TaskStatus[None]) -> None: ...
+    @overload
+    def started(self, value: Server) -> None: ...
+    def started(self, value: Server | None = None) -> None:
+        assert value is not None
+        print(f"trivet serves {', '.join(value.host.registry)} on {' and '.join(value.urls)}", flush=True)
+        if any(not ipaddress.ip_address(host).is_loopback for host, _ in value.addresses):
+            logger.warning(
+                "other machines can reach this server, and it has no access control yet: whoever reaches it can use"
+                " every actor"
+            )
+
+
+_Fd: TypeAlias = int | Literal["LISTEN_FDS"]
+
+
+def _passed_listeners(fd: _Fd) -> list[AnyListener]:
+    """Listeners on sockets that were opened by another process, and outlive this one there."""
+    if fd != "LISTEN_FDS":
+        return [_listener(fd)]
+    count = os.environ.get(_PASSED_FDS, "")
+    pid = os.environ.get("LISTEN_PID")
+    if not count.isdecimal() or int(count) == 0 or (pid is not None and pid != str(os.getpid())):
+        raise ValueError(f"no sockets were passed to this process: {_PASSED_FDS} is {count or 'not set'}")
+    return [_listener(_FIRST_PASSED_FD + index) for index in range(int(count))]
+
+
+def _listener(fd: int) -> AnyListener:
+    try:
+        passed = socket.socket(fileno=fd)
+        passed.setblocking(False)
+        return trio.SocketListener(trio.socket.from_stdlib_socket(passed))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"file descriptor {fd} is no listening socket: {error}") from error
+
+
+def _tls_context(certificate: str | None, key: str | None) -> ssl.SSLContext | None:
+    if certificate is None:
+        if key is not None:
+            raise CommandError("--tls-key needs --tls-cert")
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(certificate, key)
+    except OSError as error:  # ssl.SSLError is one
+        raise CommandError(f"the certificate {certificate} and its key cannot be used: {error}") from error
+    return context
+
+
+def _explain(error: OSError, host: str, port: int) -> str:
+    number = error.errno
+    if number == errno.EADDRINUSE:
+        return f"port {port} of {host} is in use: stop the other server, or choose a port with --port"
+    if number == errno.EACCES:
+        return f"port {port} is for privileged users: choose one above 1023 with --port"
+    if number == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
+        return f"this machine has no address {host}"
+    return str(error)
+
+
+def _port(text: str) -> int:
+    if text.isdecimal() and int(text) <= _HIGHEST_PORT:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is no port: 0 to {_HIGHEST_PORT}")
+
+
+def _fd(text: str) -> _Fd:
+    if text == "LISTEN_FDS":
+        return "LISTEN_FDS"
+    if text.isdecimal():
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is neither a file descriptor nor {_PASSED_FDS}")
+
+
+COMMANDS: Final = (Command("serve", "Serve the actors of a registry.", _configure_serve, _run_serve),)
