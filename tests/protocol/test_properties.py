@@ -73,13 +73,18 @@ to_server: st.SearchStrategy[ToServer] = st.one_of(
 
 def shape(value: Any) -> Any:
     """The value with the type of every part, so that 1, 1.0 and True differ."""
-    if isinstance(value, dict):
-        return {key: shape(item) for key, item in value.items()}  # pyright: ignore[reportUnknownVariableType]
-    if isinstance(value, list):
-        return [shape(item) for item in value]  # pyright: ignore[reportUnknownVariableType]
-    if isinstance(value, set):
-        return {(type(item), item) for item in value}  # pyright: ignore[reportUnknownVariableType]
-    return type(value), value
+    match value:
+        case dict():
+            fields: dict[str, Any] = value
+            return {key: shape(item) for key, item in fields.items()}
+        case list():
+            items: list[Any] = value
+            return [shape(item) for item in items]
+        case set():
+            members: set[Any] = value
+            return {(type(item), item) for item in members}
+        case _:
+            return type(value), value
 
 
 @pytest.mark.parametrize("codec", CODECS, ids=ENCODINGS)

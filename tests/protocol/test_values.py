@@ -247,26 +247,26 @@ class Later(datetime):
     pass
 
 
+CONVERTED: list[tuple[Any, Value]] = [
+    (Colour.RED, "red"),
+    (Level.HIGH, 3),
+    (Point(1, 2.5), [1, 2.5]),
+    ((1, (2,)), [1, [2]]),
+    (frozenset({1}), {1}),
+    ({1: None}.keys(), {1}),
+    (Half(0.5), 0.5),
+    (bytearray(b"x"), b"x"),
+    (memoryview(b"x"), b"x"),
+    (OrderedDict(a=1), {"a": 1}),
+    (UserDict(a=(1,)), {"a": [1]}),
+    (deque([1]), [1]),
+    (range(2), [0, 1]),
+    ([Colour.RED, {Colour.RED: Level.HIGH}], ["red", {"red": 3}]),
+]
+
+
 @pytest.mark.parametrize("encoding", ENCODINGS)
-@pytest.mark.parametrize(
-    ("given", "arrives"),
-    [
-        (Colour.RED, "red"),
-        (Level.HIGH, 3),
-        (Point(1, 2.5), [1, 2.5]),
-        ((1, (2,)), [1, [2]]),
-        (frozenset({1}), {1}),
-        ({1: None}.keys(), {1}),
-        (Half(0.5), 0.5),
-        (bytearray(b"x"), b"x"),
-        (memoryview(b"x"), b"x"),
-        (OrderedDict(a=1), {"a": 1}),
-        (UserDict(a=(1,)), {"a": [1]}),
-        (deque([1]), [1]),
-        (range(2), [0, 1]),
-        ([Colour.RED, {Colour.RED: Level.HIGH}], ["red", {"red": 3}]),
-    ],
-)
+@pytest.mark.parametrize(("given", "arrives"), CONVERTED)
 def test_python_has_more_types_than_javascript(encoding: str, given: Any, arrives: Value) -> None:
     for result in (to_client(encoding, given), to_server(encoding, given)):
         assert result == arrives
@@ -281,6 +281,12 @@ def test_subclasses_of_datetime_are_datetimes() -> None:
 
 class Nowhere(tzinfo):
     def utcoffset(self, dt: datetime | None) -> None:
+        return None
+
+    def dst(self, dt: datetime | None) -> None:
+        return None
+
+    def tzname(self, dt: datetime | None) -> None:
         return None
 
 
@@ -501,9 +507,17 @@ def test_cbor_that_is_refused(item: str) -> None:
             cbor.decode(bytes.fromhex(item), markers=markers)
 
 
-@pytest.mark.parametrize(
-    "value", [["$BigInt", 1], ["$Set", 1], ["$Set", [[]]], ["$nope", 1], ["$Undefined", 1], ["$Uint8Array", "*"]]
-)
+BAD_MARKERS: list[Value] = [
+    ["$BigInt", 1],
+    ["$Set", 1],
+    ["$Set", [[]]],
+    ["$nope", 1],
+    ["$Undefined", 1],
+    ["$Uint8Array", "*"],
+]
+
+
+@pytest.mark.parametrize("value", BAD_MARKERS)
 def test_bad_markers_in_cbor_are_refused(value: Value) -> None:
     with pytest.raises(DecodeError):
         cbor.decode(cbor.encode(value, markers=False, wide_maps=False), markers=True)
@@ -534,7 +548,7 @@ def test_a_claimed_length_costs_no_memory() -> None:
 
 
 def test_encoding_leaves_the_value_alone() -> None:
-    value = {"a": [2**60, ["$x", UNDEFINED]], "b": (1, b"x")}
+    value: dict[str, Value] = {"a": [2**60, ["$x", UNDEFINED]], "b": (1, b"x")}
     named("json").encode_action_response(value)
     assert value == {"a": [2**60, ["$x", UNDEFINED]], "b": (1, b"x")}
 

@@ -18,16 +18,14 @@ from trivet.errors import ActorRef, DecodeError, EncodeError
 from trivet.protocol.codec import ENCODINGS, Codec, codec_for
 from trivet.protocol.messages import ActionRequest, ActionResponse, Error, Event, Init, ToClient, ToServer
 
-JSON, CBOR, BARE = (codec_for("json"), codec_for("cbor"), codec_for("bare"))
-assert JSON is not None
-assert CBOR is not None
-assert BARE is not None
-
 
 def named(encoding: str) -> Codec:
     codec = codec_for(encoding)
     assert codec is not None
     return codec
+
+
+JSON, CBOR, BARE = named("json"), named("cbor"), named("bare")
 
 
 @pytest.mark.parametrize(("message", "text", "cbor", "bare"), TO_CLIENT)
