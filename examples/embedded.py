@@ -79,11 +79,13 @@ async def main() -> None:
         async with station.connect() as room:
             room.on(Station.reading_taken, lambda reading: print(f"reading {reading.number}: {reading.celsius} °C"))
             room.on(Station.record_broken, lambda celsius: print(f"  a new record: {celsius} °C"))
-            print(f"before: {await room.call(Station.summarise)}")  # what is answered after this is listened to already
+            summary = await room.call(Station.summarise)  # the answer says that the listeners are in force
+            print(f"before: {summary}")
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(feed, station)
                 nursery.start_soon(warn, room)
-            print(f"after: {await room.call(Station.summarise)}")  # and an answer comes after every event before it
+            summary = await room.call(Station.summarise)  # and an answer comes after every event before it
+            print(f"after: {summary}")
 
 
 if __name__ == "__main__":
