@@ -115,7 +115,7 @@ await check("actions called before the connection is open run in order", async (
 	assert.deepEqual(answers, [1, 2, 3, 4, 5]);
 	assert.deepEqual(counts.values(), [1, 2, 3, 4, 5]);
 	await connection.dispose();
-});
+}, { rivetkitRace: "it gives no order to the start of actions" });
 
 await check("an event emitted before an error arrives before it", async () => {
 	const connection = client.probe.getOrCreate([freshKey("fail")]).connect();

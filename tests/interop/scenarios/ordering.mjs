@@ -22,7 +22,7 @@ await check("ten connections see the same 500 events in the same order", async (
 	await Promise.all(recordings.map((recording) => recording.count(500)));
 	for (const recording of recordings) assert.deepEqual(recording.values(), upTo(500));
 	await Promise.all(connections.map((connection) => connection.dispose()));
-});
+}, { rivetkitRace: "it takes seconds, and loses some of these 5000 events" });
 
 await check("each of 100 calls sees its own event first", async () => {
 	const connection = client.counter.getOrCreate([freshKey("own")]).connect();

@@ -1,0 +1,42 @@
+// A server that is replaced under a live connection. Whoever runs this replaces the server when it reads the line
+// {"ready": true}; the listening socket stays open all the time.
+
+import { writeSync } from "node:fs";
+import { assert, check, eventually, finish, freshKey, newClient, record } from "./harness.mjs";
+
+const client = newClient();
+const connection = client.counter.getOrCreate([freshKey("restart")]).connect();
+const counts = record(connection, "newCount");
+const errors = [];
+const statuses = [];
+connection.onError((error) => errors.push(`${error.group}.${error.code}`));
+connection.onStatusChange((status) => statuses.push(status));
+
+await check("before the restart the connection works", async () => {
+	assert.equal(await connection.increment(5), 5);
+	assert.deepEqual(counts.values(), [5]);
+});
+const before = connection.connId;
+
+await check(
+	"the connection survives the restart of the server",
+	async () => {
+		writeSync(1, `${JSON.stringify({ ready: true })}\n`);
+		await eventually(() => connection.connId !== before && connection.connStatus === "connected", "reconnected", 25_000);
+		return `${statuses.join(", ")}; errors: ${errors.join(", ") || "none"}`;
+	},
+	{ timeout: 30_000 },
+);
+
+await check("after the restart calls and events work, without subscribing again", async () => {
+	const already = counts.received.length;
+	const answer = await connection.increment(1);
+	assert.deepEqual(counts.values().slice(already), [answer]);
+	return `the count is ${answer}`;
+});
+
+await check("a stateless call works after the restart", async () => {
+	assert.equal(await client.counter.getOrCreate([freshKey("restart")]).increment(1), 1);
+});
+
+await finish();
