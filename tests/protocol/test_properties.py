@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from trivet.errors import ActorRef, DecodeError
 from trivet.protocol import cbor
 from trivet.protocol.codec import ENCODINGS, Codec, codec_for, decode_compat_cbor, encode_compat_cbor
+from trivet.protocol.compat import exact_type
 from trivet.protocol.messages import (
     ActionRequest,
     ActionResponse,
@@ -73,18 +74,14 @@ to_server: st.SearchStrategy[ToServer] = st.one_of(
 
 def shape(value: Any) -> Any:
     """The value with the type of every part, so that 1, 1.0 and True differ."""
-    match value:
-        case dict():
-            fields: dict[str, Any] = value
-            return {key: shape(item) for key, item in fields.items()}
-        case list():
-            items: list[Any] = value
-            return [shape(item) for item in items]
-        case set():
-            members: set[Any] = value
-            return {(type(item), item) for item in members}
-        case _:
-            return type(value), value
+    kind = exact_type(value)
+    if kind is dict:
+        return {key: shape(item) for key, item in value.items()}
+    if kind is list:
+        return [shape(item) for item in value]
+    if kind is set:
+        return {(type(item), item) for item in value}
+    return kind, value
 
 
 @pytest.mark.parametrize("codec", CODECS, ids=ENCODINGS)
