@@ -31,7 +31,7 @@ _BODY_OVERHEAD: Final = 64 * 1024
 async def control_response(exchange: Exchange) -> Response:
     """Answer a request that names no actor in its address. Raises PublicError."""
     path = exchange.path
-    handlers = _ROUTES.get(path)
+    handlers = _PAGE_HANDLERS if path in exchange.gateway.pages else _ROUTES.get(path)
     if handlers is None and path.startswith(_ACTOR_PREFIX) and "/" not in path[len(_ACTOR_PREFIX) :]:
         handlers = _ACTOR_HANDLERS
     if handlers is None:
@@ -45,6 +45,10 @@ async def control_response(exchange: Exchange) -> Response:
 
 async def _banner(exchange: Exchange) -> Response:
     return Response("This is a trivet server. Its actors are reached with a RivetKit or trivet client.\n")
+
+
+async def _page(exchange: Exchange) -> Response:
+    return exchange.gateway.pages[exchange.path]
 
 
 async def _metadata(exchange: Exchange) -> Response:
@@ -129,7 +133,17 @@ _ROUTES: Final[Mapping[str, Mapping[str, _Handler]]] = {
     "/actors": {"GET": _list, "PUT": _get_or_create, "POST": _create},
     "/actors/names": {"GET": _names},
 }
+_PAGE_HANDLERS: Final[Mapping[str, _Handler]] = {"GET": _page}
 _ACTOR_HANDLERS: Final[Mapping[str, _Handler]] = {"DELETE": _destroy}
+
+
+def check_pages(pages: Mapping[str, Response]) -> None:
+    """Raise ValueError for a page that requests would not come to, or that would hide what clients need."""
+    for path in pages:
+        if not path.startswith("/") or "?" in path or "#" in path:
+            raise ValueError(f"{path!r} is no path of a page: it begins with / and has no query")
+        if path.startswith((_ACTOR_PREFIX, "/gateway/")) or (path != "/" and path in _ROUTES):
+            raise ValueError(f"{path!r} cannot be a page: clients of actors need it")
 
 
 def _record(instance: Instance) -> ActorRecord:

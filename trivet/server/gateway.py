@@ -1,6 +1,6 @@
 """What every connection of one server shares: the host of the actors, who is welcome, and what goes on."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from typing import Final, final
 
@@ -8,6 +8,7 @@ import attrs
 import trio
 
 from trivet.errors import PublicError
+from trivet.raw import Response
 from trivet.runtime.host import Host
 from trivet.server.origins import Origins
 
@@ -25,12 +26,14 @@ class GatewayStatistics:
 class Gateway:
     """The way from sockets to one host's actors."""
 
-    __slots__ = ("_connections", "_idle", "_requests", "_websockets", "_working", "host", "limits", "origins")
+    __slots__ = ("_connections", "_idle", "_requests", "_websockets", "_working", "host", "limits", "origins", "pages")
 
-    def __init__(self, host: Host, origins: Origins) -> None:
+    def __init__(self, host: Host, origins: Origins, pages: Mapping[str, Response] | None = None) -> None:
         self.host: Final = host
         self.limits: Final = host.limits
         self.origins: Final = origins
+        self.pages: Final = dict(pages or {})
+        """What is answered to a GET of these paths."""
         self._connections = 0
         self._websockets = 0
         self._requests = 0

@@ -3,7 +3,7 @@
 import ipaddress
 import signal
 import ssl
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, TypeAlias, cast, final
 
@@ -11,10 +11,12 @@ import attrs
 import trio
 
 from trivet.limits import Limits
+from trivet.raw import Response
 from trivet.registry import Registry
 from trivet.runtime.host import Host, HostStatistics, open_host
 from trivet.runtime.logs import logger
 from trivet.server.connection import serve_wire
+from trivet.server.control_routes import check_pages
 from trivet.server.descriptors import raise_descriptor_limit
 from trivet.server.gateway import Gateway, GatewayStatistics
 from trivet.server.origins import Origins
@@ -123,6 +125,7 @@ async def serve(
     limits: Limits | None = None,
     allowed_origins: Iterable[str] = (),
     ssl_context: ssl.SSLContext | None = None,
+    pages: Mapping[str, Response] | None = None,
     handle_signals: bool = False,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -134,9 +137,13 @@ async def serve(
     `https://app.example.com`; "*" allows every page. With `handle_signals`, in the main thread only, SIGINT and SIGTERM
     stop gracefully, and a second one cancels.
 
+    `pages` are answered to GET requests of exactly these paths, "/" for one: a page that uses the actors can come from
+    the same port, and so from their origin.
+
     There is no access control yet: whoever reaches the port can use every actor. Cancelling ends everything at once.
-    Raises OSError when it cannot listen, ValueError for an origin that is none.
+    Raises OSError when it cannot listen, ValueError for an origin that is none, or a page in the protocol's way.
     """
+    check_pages(pages or {})
     origins = Origins(allowed_origins)
     limits = limits or Limits()
     raise_descriptor_limit(limits.connections)
@@ -148,7 +155,7 @@ async def serve(
             opened = [_with_tls(listener, ssl_context) for listener in opened]
         with _plain_errors():
             async with open_host(registry, limits) as actors:
-                server = Server(actors, Gateway(actors, origins), opened)
+                server = Server(actors, Gateway(actors, origins, pages), opened)
                 await server.run(handle_signals=handle_signals, task_status=task_status)
     finally:
         for listener in opened:
