@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
+from trivet.actor import Actor
 from trivet.definition import ActorDefinition
 from trivet.errors import ActorRef, NoConnection, PublicError, internal_error
 from trivet.event import Event
@@ -52,9 +53,7 @@ class Instance:
         self.created_at = time.time()
         self.ref = ActorRef(self.actor_id, self.generation, serialise_key(key))
         self.log = logging.LoggerAdapter(logging.getLogger("trivet.actor"), {"actor": self.describe()})
-        self.actor = definition.cls()
-        self.actor._instance = self
-        self.actor.name = definition.name
+        self.actor: Actor[Any, Any, Any]
         self._conns: dict[str, Conn[Any, Any]] = {}
         self.conns: Conns[Any, Any] = Conns(self._conns)
         self.flusher = Flusher(host.flushes)
@@ -97,11 +96,14 @@ class Instance:
             self._end()
 
     async def _start(self, input: Value) -> bool:  # noqa: A002
-        definition, actor = self.definition, self.actor
+        definition = self.definition
         timeout = self.host.limits.start_timeout
         hooks = definition.hooks
         try:
             with self.caused_by(None):
+                actor = self.actor = definition.cls()
+                actor._instance = self
+                actor.name = definition.name
                 if "on_migrate" in hooks:
                     await with_timeout(timeout, "on_migrate", lambda: actor.on_migrate(True))
                 if (create := definition.create_state) is not None:
