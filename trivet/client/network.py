@@ -82,15 +82,15 @@ class NetworkBackend(Backend):
 
     # -- where the server is ------------------------------------------------------------------------------------------
 
-    async def _where(self) -> Endpoint:
+    async def _where(self, *, patient: bool = True) -> Endpoint:
+        """The endpoint that the server names. A `patient` asker tries for `connect_timeout`, others once."""
         if self._endpoint is None:
             async with self._looking_up:
                 if self._endpoint is None:
-                    self._endpoint = await self._look_up()
+                    self._endpoint = await self._look_up(patient)
         return self._endpoint
 
-    async def _look_up(self) -> Endpoint:
-        """The endpoint that the server names. Retried for `connect_timeout`, for a server that is just starting."""
+    async def _look_up(self, patient: bool) -> Endpoint:
         patience = trio.current_time() + self._limits.connect_timeout
         backoff = Backoff(first=0.5, longest=5.0)
         while True:
@@ -98,7 +98,7 @@ class NetworkBackend(Backend):
                 return await self._ask_for_metadata(max(0.0, patience - trio.current_time()))
             except ConnectionLost as error:
                 delay = backoff.next()
-                if trio.current_time() + delay >= patience:
+                if not patient or trio.current_time() + delay >= patience:
                     raise ConnectionLost(f"no server was found: {error}", maybe_executed=False) from error
             await trio.sleep(delay)
 
@@ -235,18 +235,22 @@ class NetworkBackend(Backend):
 
     @asynccontextmanager
     async def open_stream(self, target: Target, params: Value) -> AsyncGenerator[MessageStream]:
-        async with self._upgrade(target, "/connect", params, queue=1) as websocket:
+        # The connection sees to further attempts.
+        endpoint = await self._where(patient=False)
+        async with self._upgrade(endpoint, target, "/connect", params, queue=1) as websocket:
             yield _NetworkStream(websocket, self._codec.binary)
 
     @asynccontextmanager
     async def websocket(self, target: Target, path: str, params: Value) -> AsyncGenerator[WebSocket]:
-        async with self._upgrade(target, "/websocket" + _as_path(path), params, queue=RAW_QUEUE) as websocket:
+        endpoint = await self._where()
+        async with self._upgrade(endpoint, target, "/websocket" + _as_path(path), params, RAW_QUEUE) as websocket:
             yield websocket
             await websocket.aclose()
 
     @asynccontextmanager
-    async def _upgrade(self, target: Target, path: str, params: Value, queue: int) -> AsyncGenerator[ClientWebSocket]:
-        endpoint = await self._where()
+    async def _upgrade(
+        self, endpoint: Endpoint, target: Target, path: str, params: Value, queue: int
+    ) -> AsyncGenerator[ClientWebSocket]:
         resource = await self._gateway(endpoint, target, path)
 
         async def dial() -> trio.abc.Stream:

@@ -49,13 +49,17 @@ class Ungrouped:
                 raised.__context__ = context
                 self._raised = raised = context = None
 
-    def _is_the_only(self, error: BaseException) -> bool:
-        if error is self._raised or isinstance(error, trio.Cancelled):
-            return True
-        if not isinstance(error, BaseExceptionGroup):
-            return False
-        group = cast("BaseExceptionGroup[BaseException]", error)
-        return all(self._is_the_only(inner) for inner in group.exceptions)
+    def _is_the_only(self, group: BaseException) -> bool:
+        # By the leaves: Trio rebuilds a group that the body raised when it takes cancellations out of it.
+        own = {id(error) for error in _leaves(self._raised)}
+        return all(isinstance(error, trio.Cancelled) or id(error) in own for error in _leaves(group))
+
+
+def _leaves(error: BaseException | None) -> list[BaseException]:
+    if not isinstance(error, BaseExceptionGroup):
+        return [] if error is None else [error]
+    group = cast("BaseExceptionGroup[BaseException]", error)
+    return [leaf for inner in group.exceptions for leaf in _leaves(inner)]
 
 
 @asynccontextmanager

@@ -3,9 +3,9 @@
 | end of a connection                                                   | what happens                       |
 | --------------------------------------------------------------------- | ---------------------------------- |
 | no close frame (1006), 1001, 1012, 1013, 1014, 1005                   | reconnect                          |
-| 1000 or 1011 with a passing `group.code` as its reason                | reconnect                          |
+| 1000, 1011 or 1013 with a passing `group.code` as its reason          | reconnect                          |
 | 1011 without a `group.code` (a proxy or a crash)                      | reconnect                          |
-| 1011 with any other `group.code`, and an Error frame instead of Init  | final, ActorError                  |
+| any other `group.code`, unless with 1000; an Error frame, no Init     | final, ActorError                  |
 | 1000 with any other reason, or none: the server ended it on purpose   | final, ConnectionEnded             |
 | every other code (1002, 1003, 1007, 1008, 1009, 4000-4999)            | final, ConnectionEnded             |
 

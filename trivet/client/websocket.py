@@ -105,6 +105,7 @@ class ClientWebSocket(WebSocket):
         self._limits = limits
         self._sending = trio.StrictFIFOLock()
         self._dead = ""
+        self._closing: trio.Event | None = None
 
     async def send(self, data: str | bytes) -> None:
         async with self._sending:
@@ -121,17 +122,24 @@ class ClientWebSocket(WebSocket):
         try:
             return await self._connection.get_message()
         except ConnectionClosed:
+            if self._closing is not None:  # the handshake goes on: how it ends is known after it
+                await self._closing.wait()
             raise self._closed() from None
 
     async def aclose(self, code: int = 1000, reason: str = "") -> None:
+        if self._closing is not None:
+            await self._closing.wait()
+            return
+        self._closing = trio.Event()
         try:
             with trio.move_on_after(self._limits.close_timeout):
                 await self._connection.aclose(code, reason or None)
         except (ConnectionClosed, ProtocolError):
             pass
         finally:
-            await trio.aclose_forcefully(self._stream)
             self._closed()
+            self._closing.set()
+            await trio.aclose_forcefully(self._stream)
 
     async def say_goodbye(self) -> None:
         """Send a close frame if that is possible at once, and do not wait for the answer."""
