@@ -16,6 +16,8 @@ from typing import Final, Literal, TypeAlias, overload
 import attrs
 import trio
 
+from trivet.demo import load_page, show_flow
+from trivet.demo import registry as demo_registry
 from trivet.errors import DefinitionError
 from trivet.registry import Registry
 from trivet.server import DEFAULT_PORT, Server, serve
@@ -97,10 +99,14 @@ def _is_prefix(missing: str | None, module_name: str) -> bool:
     return missing is not None and f"{module_name}.".startswith(f"{missing}.")
 
 
-def _configure_serve(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("target", metavar="module:registry", help="where the Registry is, as in chat_room:registry")
+def _add_address(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=_port, default=DEFAULT_PORT, help="0 is any free one (default: %(default)s)")
+
+
+def _configure_serve(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("target", metavar="module:registry", help="where the Registry is, as in chat_room:registry")
+    _add_address(parser)
     parser.add_argument(
         "--fd",
         type=_fd,
@@ -151,12 +157,41 @@ async def _serve(
         allowed_origins=arguments.allow_origin,
         ssl_context=context,
         handle_signals=True,
-        task_status=_Announcement(),
+        task_status=_Announcement(lambda server: f"trivet serves {', '.join(server.host.registry)} on {_urls(server)}"),
     )
+
+
+def _run_demo(arguments: argparse.Namespace) -> int:
+    show_flow()
+    try:
+        trio.run(_demo, arguments)
+    except OSError as error:
+        raise CommandError(_explain(error, arguments.host, arguments.port)) from error
+    return 0
+
+
+async def _demo(arguments: argparse.Namespace) -> None:
+    await serve(
+        demo_registry,
+        arguments.host,
+        arguments.port,
+        pages={"/": load_page()},
+        handle_signals=True,
+        task_status=_Announcement(
+            lambda server: f"A chat room is open on {_urls(server)} - look at it in two tabs. Ctrl+C closes it."
+        ),
+    )
+
+
+def _urls(server: Server) -> str:
+    return " and ".join(server.urls)
 
 
 class _Announcement:
     """Tells the terminal, and whoever waits for it, where the server listens."""
+
+    def __init__(self, text: Callable[[Server], str]) -> None:
+        self._text = text
 
     @overload
     def started(self: trio.TaskStatus[None]) -> None: ...
@@ -164,7 +199,7 @@ class _Announcement:
     def started(self, value: Server) -> None: ...
     def started(self, value: Server | None = None) -> None:
         assert value is not None
-        print(f"trivet serves {', '.join(value.host.registry)} on {' and '.join(value.urls)}", flush=True)
+        print(self._text(value), flush=True)
         if any(not ipaddress.ip_address(host).is_loopback for host, _ in value.addresses):
             logger.warning(
                 "other machines can reach this server, and it has no access control yet: whoever reaches it can use"
@@ -233,4 +268,7 @@ def _fd(text: str) -> _Fd:
     raise argparse.ArgumentTypeError(f"{text!r} is neither a file descriptor nor {_PASSED_FDS}")
 
 
-COMMANDS: Final = (Command("serve", "Serve the actors of a registry.", _configure_serve, _run_serve),)
+COMMANDS: Final = (
+    Command("serve", "Serve the actors of a registry.", _configure_serve, _run_serve),
+    Command("demo", "Open a chat room in the browser, and show its events here.", _add_address, _run_demo),
+)
