@@ -1,0 +1,61 @@
+"""An actor of a trivet server, and RivetKit's protocol as its clients speak it."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.peers import Event, Role
+from benchmarks.sockets import BINARY, TEXT, Violation, client_frame, server_frame, upgrade_request
+from trivet.protocol import messages
+from trivet.protocol.codec import codec_for
+from trivet.protocol.gateway import ActorByKey, by_key_path
+from trivet.protocol.subprotocols import build_subprotocols
+
+_ACTOR = ActorByKey("default", "room", ("benchmark",), "getOrCreate", pool="default")
+_EVENT = "message"
+_SUBSCRIBED = 1
+
+
+class TrivetActor:
+    """`benchmarks.peers.trivet_server`: an action that broadcasts what it is given."""
+
+    answers = 1
+
+    def __init__(self, event: Event) -> None:
+        codec = codec_for(event.encoding)
+        assert codec is not None
+        self._codec = codec
+        self._event = event
+        self._opcode = BINARY if codec.binary else TEXT
+
+    def command(self, directory: Path) -> Sequence[str]:
+        return (sys.executable, "-m", "benchmarks.peers.trivet_server")
+
+    def opening(self, role: Role) -> bytes:
+        return upgrade_request(by_key_path(_ACTOR, "/connect"), ", ".join(build_subprotocols(self._codec.encoding)))
+
+    def greeting(self, role: Role) -> bytes:
+        if role == "controller":
+            return b""
+        # A subscription has no answer; that of a later call says that it is in force.
+        subscribe = messages.SubscriptionRequest(_EVENT, True)
+        return self._frame(subscribe) + self._frame(messages.ActionRequest(_SUBSCRIBED, "ready", []))
+
+    def welcomes(self, role: Role) -> int:
+        return 1 if role == "controller" else 2
+
+    def call(self, number: int) -> bytes:
+        value = self._event.value(number)
+        return self._frame(messages.ActionRequest(number, "post", [value["id"], value["text"]]))
+
+    def event_frame(self, number: int) -> bytes:
+        message = messages.Event(_EVENT, [{**self._event.value(number)}])
+        return server_frame(self._opcode, self._codec.encode_to_client(message))
+
+    def check_answer(self, number: int, message: bytes) -> None:
+        answer = self._codec.decode_to_client(message)
+        if not isinstance(answer, messages.ActionResponse) or answer.id != number:
+            raise Violation(f"call {number} was answered {answer!r}")
+
+    def _frame(self, message: messages.ToServer) -> bytes:
+        return client_frame(self._opcode, self._codec.encode_to_server(message))
