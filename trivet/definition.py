@@ -114,7 +114,9 @@ class ActorDefinition:
         )
 
     def params(self, value: Value) -> Any:
-        """Connection parameters as the class declares them. Raises PublicError `actor.validation_error`."""
+        """Connection parameters as the class declares them; null is none. Raises `actor.validation_error`."""
+        if value is None:  # RivetKit's client leaves null out of a connection, but not out of a call
+            value = UNDEFINED
         return load_from_outside(self.load_params, value, self.params_default, "params")
 
     def dump_any(self, value: object) -> Value:

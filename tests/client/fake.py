@@ -15,7 +15,7 @@ import trio
 import trio.testing
 
 from trivet.client import Client, Connection, Handle, open_client
-from trivet.client.nurseries import open_quiet_nursery
+from trivet.nurseries import open_quiet_nursery
 from trivet.limits import Limits
 from trivet.protocol.codec import Codec, codec_for
 from trivet.protocol.messages import (

@@ -9,7 +9,6 @@ from functools import partial
 import attrs
 import pytest
 import trio
-import trio.testing
 
 from tests.runtime.support import REQUEST, actor_of, connected, settled
 from trivet import Actor, Event, Limits, PublicError, Registry, UserError, action
@@ -20,7 +19,7 @@ from trivet.runtime.instance import Instance
 
 @attrs.define
 class Log:
-    entries: list[str] = attrs.field(factory=list)
+    entries: list[str] = attrs.field(factory=list[str])
 
 
 class Worker(Actor[Log]):

@@ -24,7 +24,7 @@ from trivet.client.listeners import (
     TaskListener,
     is_async,
 )
-from trivet.client.nurseries import open_quiet_nursery
+from trivet.nurseries import open_quiet_nursery
 from trivet.client.outgoing import Outbound, Outgoing
 from trivet.client.retry import Backoff
 from trivet.definition import ActorDefinition

@@ -304,7 +304,7 @@ class DisconnectJob:
                         instance.connect_hook_timeout, "on_disconnect", lambda: instance.actor.on_disconnect(conn)
                     )
             except Exception as exc:
-                instance.public(exc, "on_disconnect", conn)
+                instance.report(exc, "on_disconnect", conn)
             await instance.report_state_change()
         self.done.set()
 

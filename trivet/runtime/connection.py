@@ -67,7 +67,8 @@ class Conn(Generic[CS, CP]):
         """End it: what was sent before is delivered, then its socket is closed with 1000 and the reason.
 
         It leaves `conns` at once, and `on_disconnect` follows in its turn. Calls of it that wait for their turn are
-        dropped. Harmless for one that has ended, and for a stateless call.
+        dropped, and so is the response of the action that is running for it, even of the one that calls this.
+        Harmless for one that has ended, and for a stateless call.
         """
         if self._session is not None:
             self._session.kick(reason)

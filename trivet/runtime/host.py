@@ -8,6 +8,7 @@ import attrs
 import trio
 
 from trivet.limits import Limits
+from trivet.nurseries import open_quiet_nursery
 from trivet.protocol.keys import check_key, serialise_key
 from trivet.protocol.values import UNDEFINED, Value
 from trivet.registry import Registry
@@ -155,11 +156,9 @@ async def _is_up(instance: Instance) -> bool:
 @asynccontextmanager
 async def open_host(registry: Registry, limits: Limits | None = None) -> AsyncGenerator[Host]:
     """A host for the time of the `async with`. Leaving it stops gracefully; leaving by an exception cancels."""
-    async with trio.open_nursery() as tasks:
-        async with trio.open_nursery() as actors:
-            host = Host(registry, limits or Limits(), actors, tasks)
-            tasks.start_soon(host.timers.run)
-            tasks.start_soon(host.flushes.run)
-            yield host
-            await host.stop()
-        tasks.cancel_scope.cancel()
+    async with open_quiet_nursery() as tasks, open_quiet_nursery() as actors:
+        host = Host(registry, limits or Limits(), actors, tasks)
+        tasks.start_soon(host.timers.run)
+        tasks.start_soon(host.flushes.run)
+        yield host
+        await host.stop()

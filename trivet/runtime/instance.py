@@ -87,7 +87,7 @@ class Instance:
                 self._background = TaskScope(nursery)
                 if await self._start(input):
                     if "run" in self.definition.hooks:
-                        self.start_background(self._run_hook, ())
+                        self._background.start_soon(self._guarded, "run", self._run_hook, ())
                     await self._take_turns()
                 nursery.cancel_scope.cancel()
         except Exception:
@@ -125,7 +125,7 @@ class Instance:
         return True
 
     async def _run_hook(self) -> None:
-        with self.caused_by(None):
+        with self.caused_by(None, ()):
             result = self.actor.run()
             if result is not None:
                 await result
@@ -188,7 +188,7 @@ class Instance:
                 with self.caused_by(None):
                     await with_timeout(self.host.limits.shutdown_grace, "on_destroy", self.actor.on_destroy)
             except Exception as exc:
-                self.public(exc, "on_destroy", None)
+                self.report(exc, "on_destroy", None)
         code, reason = (NORMAL, "actor.stopped") if self._destroying else (GOING_AWAY, "ws.going_away")
         for conn in self.conns.values():
             if conn._session is not None:
@@ -255,7 +255,14 @@ class Instance:
         """Run `fn` in the background of this life. What it raises is logged."""
         if self._background is None:
             raise RuntimeError("background work can be started from on_wake on")
-        self._background.start_soon(fn, *args)
+        what = f"background work {getattr(fn, '__qualname__', fn)}"
+        self._background.start_soon(self._guarded, what, fn, args)
+
+    async def _guarded(self, what: str, fn: Callable[..., Awaitable[object]], args: tuple[Any, ...]) -> None:
+        try:
+            await fn(*args)
+        except Exception as exc:
+            self.report(exc, what, self.current_conn_or_none())
 
     @asynccontextmanager
     async def turn(self) -> AsyncGenerator[None]:
@@ -468,7 +475,7 @@ class Instance:
                     if result is not None:
                         await result
         except Exception as exc:
-            self.public(exc, "on_state_change", None)
+            self.report(exc, "on_state_change", None)
 
     # -- events -------------------------------------------------------------------------------------------------------
 
@@ -504,6 +511,10 @@ class Instance:
         error = single_public_error(exc)
         if error is not None:
             return error
+        self.report(exc, where, conn)
+        return internal_error()
+
+    def report(self, exc: Exception, where: str, conn: Conn[Any, Any] | None) -> None:
+        """Log what user code raised where no client is waiting for it."""
         who = "" if conn is None else f" (connection {conn.id})"
         logger.error("%s: %s failed%s", self.describe(), where, who, exc_info=exc)
-        return internal_error()

@@ -1,4 +1,4 @@
-"""Nurseries of the client's own, which the user's code shall not notice."""
+"""Nurseries inside context managers, which the user's code shall not notice."""
 
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
