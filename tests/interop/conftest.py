@@ -1,7 +1,6 @@
 """Peers for the interoperability tests, one of each for the whole run."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 

@@ -49,14 +49,6 @@ def node() -> str:
     return str(found)
 
 
-def system_node() -> str:
-    """Another Node.js, found on the path: older ones bring their WebSocket from another package."""
-    found = shutil.which("node")
-    if found is None:
-        missing("no node on the path")
-    return str(found)
-
-
 def engine() -> str:
     """The Rivet Engine, as npm brings it."""
     variants = (f"{_SYSTEM}-{_MACHINE}-musl", f"{_SYSTEM}-{_MACHINE}")
@@ -248,10 +240,11 @@ class Check:
 
 @contextlib.contextmanager
 def scenario(
-    name: str, address: str, encoding: str, *, peer: str, folder: Path, node_path: str | None = None
+    name: str, address: str, encoding: str, *, peer: str, folder: Path, builtin_websocket: bool = True
 ) -> Generator[subprocess.Popen[str]]:
     """A scenario as a running process, its lines to be read from its stdout."""
-    command = [node_path or node(), str(HERE / "scenarios" / f"{name}.mjs"), address, encoding, peer]
+    options = [] if builtin_websocket else ["--no-experimental-websocket"]
+    command = [node(), *options, str(HERE / "scenarios" / f"{name}.mjs"), address, encoding, peer]
     env = {**os.environ, "HOME": str(folder), "RIVET_LOG_LEVEL": "silent", "NODE_NO_WARNINGS": "1"}
     with (
         (folder / f"{name}-{encoding}.log").open("wb") as errors,
@@ -281,11 +274,12 @@ def run_scenario(
     *,
     peer: str,
     folder: Path,
-    node_path: str | None = None,
+    builtin_websocket: bool = True,
     timeout: float = 120,
 ) -> list[Check]:
     """Run a scenario to its end and assert that all of its checks passed."""
-    with scenario(name, address, encoding, peer=peer, folder=folder, node_path=node_path) as popen:
+    running = scenario(name, address, encoding, peer=peer, folder=folder, builtin_websocket=builtin_websocket)
+    with running as popen:
         try:
             output, _ = popen.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:

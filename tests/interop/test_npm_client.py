@@ -20,15 +20,13 @@ def test_scenario(trivet_address: str, tmp_path: Path, name: str, encoding: str)
 
 
 @pytest.mark.parametrize("name", ["seed", "connections", "raw"])
-def test_scenario_with_the_node_of_this_machine(trivet_address: str, tmp_path: Path, name: str) -> None:
-    # Before version 22 Node has no WebSocket of its own, and the client uses another.
-    path = peers.system_node()
-    peers.run_scenario(name, trivet_address, "bare", peer="trivet", folder=tmp_path, node_path=path)
+def test_scenario_with_another_websocket(trivet_address: str, tmp_path: Path, name: str) -> None:
+    # Without a WebSocket of Node's own, as before version 22, the client uses the package `ws`.
+    peers.run_scenario(name, trivet_address, "bare", peer="trivet", folder=tmp_path, builtin_websocket=False)
 
 
-@pytest.mark.parametrize("encoding", peers.ENCODINGS)
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["terminated", "killed"])
-def test_connection_rides_out_a_restart(tmp_path: Path, encoding: str, number: signal.Signals) -> None:
+def replaced_server(tmp_path: Path, encoding: str, number: signal.Signals) -> list[peers.Check]:
+    """Run the scenario `restart`, and replace the server at its word."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         with peers.trivet_server(tmp_path, listener=listener) as (old, address):
             with peers.scenario("restart", address, encoding, peer="trivet", folder=tmp_path) as client:
@@ -45,4 +43,14 @@ def test_connection_rides_out_a_restart(tmp_path: Path, encoding: str, number: s
                     status = client.wait(60)
     checks = list(peers.parse_checks(iter(lines)))
     peers.assert_passed("restart", checks, status, tmp_path / f"restart-{encoding}.log")
-    assert len(checks) == 4
+    return checks
+
+
+@pytest.mark.parametrize("encoding", peers.ENCODINGS)
+def test_connection_rides_out_a_restart(tmp_path: Path, encoding: str) -> None:
+    assert len(replaced_server(tmp_path, encoding, signal.SIGTERM)) == 4
+
+
+def test_connection_rides_out_a_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IDLE", "1")
+    assert len(replaced_server(tmp_path, "bare", signal.SIGKILL)) == 4

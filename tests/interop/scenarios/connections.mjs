@@ -1,5 +1,6 @@
 // Live connections: parameters, listeners, broadcasts, targeted events, refusals, kicks and disposal.
 
+import WebSocketPackage from "ws";
 import { assert, check, created, delay, eventually, finish, freshKey, newClient, opened, record, rejects, within } from "./harness.mjs";
 
 const client = newClient();
@@ -179,7 +180,7 @@ await check("a kick closes the socket with 1000 and the reason", async () => {
 	const handle = client.probe.getOrCreate([freshKey("kick-raw")]);
 	const url = await handle.getGatewayUrl();
 	const address = url.replace(/^http/, "ws").replace(/(\/gateway\/[^/?]+)/, "$1/connect");
-	const socket = new WebSocket(address, ["rivet", "rivet_encoding.json"]);
+	const socket = new (globalThis.WebSocket ?? WebSocketPackage)(address, ["rivet", "rivet_encoding.json"]);
 	const closed = new Promise((resolve) => socket.addEventListener("close", resolve));
 	socket.addEventListener("message", ({ data }) => {
 		if (JSON.parse(data).body.tag === "Init") {

@@ -44,11 +44,11 @@ export async function within(milliseconds, promise, what = "promise") {
 	}
 }
 
-/** Waits for a condition that only polling can see. */
+/** Waits for a condition that only polling can see; `what` describes it, or what there was instead. */
 export async function eventually(condition, what, milliseconds = 5000) {
 	const deadline = performance.now() + milliseconds;
 	while (!(await condition())) {
-		if (performance.now() > deadline) throw new Error(`${what}: not within ${milliseconds} ms`);
+		if (performance.now() > deadline) throw new Error(`${typeof what === "function" ? what() : what}: not within ${milliseconds} ms`);
 		await delay(10);
 	}
 }
