@@ -14,9 +14,9 @@ from trivet.client.backend import Backend, ById, MessageStream, Target
 from trivet.client.contracts import Contracts
 from trivet.client.ending import copy_error
 from trivet.client.endpoint import DEFAULT_NAMESPACE
-from trivet.nurseries import Ungrouped, open_quiet_nursery
 from trivet.errors import ActorError, PublicError
 from trivet.limits import Limits
+from trivet.nurseries import Ungrouped, open_quiet_nursery
 from trivet.protocol.closing import format_reason
 from trivet.protocol.codec import Codec, codec_for
 from trivet.protocol.values import UNDEFINED, Value

@@ -24,13 +24,13 @@ from trivet.client.listeners import (
     TaskListener,
     is_async,
 )
-from trivet.nurseries import open_quiet_nursery
 from trivet.client.outgoing import Outbound, Outgoing
 from trivet.client.retry import Backoff
 from trivet.definition import ActorDefinition
 from trivet.errors import ActorError, ConnectionLost, DecodeError
 from trivet.event import Event
 from trivet.limits import Limits
+from trivet.nurseries import open_quiet_nursery
 from trivet.protocol.messages import ActionRequest, ActionResponse, Error, Init, SubscriptionRequest, ToClient
 from trivet.protocol.messages import Event as EventMessage
 from trivet.protocol.values import UNDEFINED, Value

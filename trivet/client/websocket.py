@@ -13,9 +13,9 @@ import trio
 from trio_websocket import ConnectionClosed, ConnectionRejected, WebSocketConnection, wrap_client_stream
 from wsproto.utilities import ProtocolError
 
-from trivet.nurseries import open_quiet_nursery
 from trivet.errors import ConnectionLost
 from trivet.limits import Limits
+from trivet.nurseries import open_quiet_nursery
 from trivet.raw import Request, WebSocket, WebSocketClosed
 
 GOODBYE_TIMEOUT = 0.5
