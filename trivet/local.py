@@ -14,7 +14,7 @@ from trivet.client.backend import Backend, ById, MessageStream, Target
 from trivet.client.contracts import Contracts
 from trivet.client.ending import copy_error
 from trivet.client.endpoint import DEFAULT_NAMESPACE
-from trivet.errors import ActorError, PublicError
+from trivet.errors import ActorError, PublicError, http_status
 from trivet.limits import Limits
 from trivet.nurseries import Ungrouped, open_quiet_nursery
 from trivet.protocol.closing import format_reason
@@ -22,6 +22,7 @@ from trivet.protocol.codec import Codec, codec_for
 from trivet.protocol.values import UNDEFINED, Value
 from trivet.raw import Request, Response, WebSocket, WebSocketClosed
 from trivet.registry import Registry
+from trivet.runtime.answers import error_message
 from trivet.runtime.context import Chain, current_chain
 from trivet.runtime.host import Host, open_host
 from trivet.runtime.instance import Instance
@@ -33,6 +34,7 @@ not read is as slow here as over a network.
 """
 
 _CODEC: Final = cast("Codec", codec_for("bare"))
+_JSON: Final = cast("Codec", codec_for("json"))
 _MESSAGE: Final = 0
 _CLOSE: Final = 1
 _HEADER: Final = struct.Struct(">BI")
@@ -299,9 +301,13 @@ class LocalBackend(Backend):
         )
         try:
             instance = await self._instance(target)
-            return await instance.fetch(request, params=_copy(params))
         except PublicError as error:
             raise copy_error(error) from None
+        try:
+            return await instance.fetch(request, params=_copy(params))
+        except PublicError as error:  # over a network these are answers, too
+            content = _JSON.encode_error(error_message(error, actor=instance.ref))
+            return Response(content, http_status(error), {"content-type": _JSON.content_type})
 
     @asynccontextmanager
     async def websocket(self, target: Target, path: str, params: Value) -> AsyncGenerator[WebSocket]:
