@@ -424,7 +424,9 @@ async def test_an_async_listener_may_call_actions(autojump_clock: MockClock) -> 
         assert answers == [[2], [4]]
 
 
-async def test_an_async_listener_added_before_entering_runs_too_and_its_errors_are_reported(autojump_clock: MockClock) -> None:
+async def test_an_async_listener_added_before_entering_runs_too_and_its_errors_are_reported(
+    autojump_clock: MockClock,
+) -> None:
     async with open_world() as world:
         connection = world.handle.connect()
         errors: list[Exception] = []

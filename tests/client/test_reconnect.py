@@ -171,8 +171,8 @@ async def test_a_call_that_gave_up_while_disconnected_is_never_sent(autojump_clo
         assert scope.cancelled_caught
         world.server.refusing = False
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(room.call, "in time")
             second = await world.server.admit()
+            nursery.start_soon(room.call, "in time")
             call = await second.call()
             assert call.name == "in time"
             await second.answer(call)

@@ -54,6 +54,7 @@ class Calls:
         Raises ConnectionLost (not executed) when it was not sent in time. A call that raises, for a cancellation too,
         is not sent any more, unless it was being sent already.
         """
+        await trio.lowlevel.checkpoint_if_cancelled()
         call = PendingCall(payload, context)
         call.scope.deadline = trio.current_time() + self._timeout
         queued = False

@@ -2,7 +2,8 @@
 
 import ssl
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, cast
+from typing import Any, Final, Self, cast
+from urllib.parse import urlsplit
 
 import attrs
 import httpcore
@@ -36,6 +37,25 @@ class Answer:
     def header(self, name: str) -> str:
         """The first header of that (lower-case) name, or ""."""
         return next((value for key, value in self.headers if key.lower() == name), "")
+
+
+class _Body:
+    """A request's body.
+
+    httpcore's own is an async generator, which a cancellation in the middle leaves to the garbage collector.
+    """
+
+    def __init__(self, body: bytes) -> None:
+        self._rest = body
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self._rest:
+            raise StopAsyncIteration
+        body, self._rest = self._rest, b""
+        return body
 
 
 class _Progress:
@@ -94,23 +114,33 @@ class HttpClient:
         self, method: str, url: str, headers: Mapping[str, str], body: bytes, progress: _Progress
     ) -> Answer:
         try:
-            async with self._pool.stream(
+            request = httpcore.Request(
                 method,
                 url,
-                headers=[(name.encode("ascii"), value.encode("latin-1")) for name, value in headers.items()],
-                content=body,
+                headers=[
+                    (name.encode("ascii"), value.encode("latin-1")) for name, value in self._headed(url, headers, body)
+                ],
+                content=_Body(body),
                 extensions={"trace": progress.trace},
-            ) as response:
+            )
+            response = await self._pool.handle_async_request(request)
+            try:
                 return Answer(
                     response.status,
                     [(name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers],
                     await self._read(response),
                 )
+            finally:
+                await response.aclose()
         except _FAILURES as error:
             message = f"the connection to {url} failed: {str(error) or type(error).__name__}"
             raise ConnectionLost(message, maybe_executed=progress.sent) from error
         except (httpcore.LocalProtocolError, httpcore.UnsupportedProtocol, UnicodeEncodeError) as error:
             raise ValueError(f"this request cannot be sent: {error}") from error
+
+    def _headed(self, url: str, headers: Mapping[str, str], body: bytes) -> list[tuple[str, str]]:
+        length = [("content-length", str(len(body)))] if body else []
+        return [("host", urlsplit(url).netloc), *headers.items(), *length]
 
     async def _read(self, response: httpcore.Response) -> bytes:
         body = bytearray()
