@@ -25,7 +25,10 @@ CP = TypeVar("CP", default=object)
 A = TypeVar("A", bound="Actor[Any, Any, Any]")
 P = ParamSpec("P")
 R = TypeVar("R")
-Raw = TypeVar("Raw")
+# Covariant, so that a subclass may override an action as it may override a method.
+A_co = TypeVar("A_co", bound="Actor[Any, Any, Any]", covariant=True)
+R_co = TypeVar("R_co", covariant=True)
+Raw_co = TypeVar("Raw_co", covariant=True)
 
 
 @attrs.frozen(kw_only=True)
@@ -48,12 +51,12 @@ class Options:
         return Options(**{**gaps, **own})
 
 
-class Action(Generic[A, P, R, Raw]):
-    """A method that clients may call. `R` is what the client gets; inside the actor it stays the plain method."""
+class Action(Generic[A_co, P, R_co, Raw_co]):
+    """A method that clients may call. `R_co` is what the client gets; inside the actor it stays the plain method."""
 
     def __init__(
         self,
-        fn: Callable[Concatenate[A, P], Raw],
+        fn: Callable[Concatenate[A_co, P], Raw_co],
         *,
         name: str | None = None,
         concurrent: bool | None = None,
@@ -72,13 +75,15 @@ class Action(Generic[A, P, R, Raw]):
         self.attribute = name
 
     @overload
-    def __get__(self, instance: None, owner: type[Any]) -> "Action[A, P, R, Raw]": ...
+    def __get__(self, instance: None, owner: type[Any]) -> "Action[A_co, P, R_co, Raw_co]": ...
     @overload
-    def __get__(self, instance: A, owner: type[Any]) -> Callable[P, Raw]: ...
-    def __get__(self, instance: A | None, owner: type[Any]) -> "Action[A, P, R, Raw] | Callable[P, Raw]":
+    def __get__(self, instance: object, owner: type[Any]) -> Callable[P, Raw_co]: ...
+    def __get__(
+        self, instance: object | None, owner: type[Any]
+    ) -> "Action[A_co, P, R_co, Raw_co] | Callable[P, Raw_co]":
         if instance is None:
             return self
-        bound: Callable[P, Raw] = self.fn.__get__(instance, owner)
+        bound: Callable[P, Raw_co] = self.fn.__get__(instance, owner)
         return bound
 
     def __repr__(self) -> str:

@@ -156,6 +156,7 @@ def define(
     defaults: Options,
 ) -> ActorDefinition:
     """Introspect an actor class. Raises DefinitionError for one that cannot work, saying what to do."""
+    _check_context(cls)
     options = cls.options.over(defaults)
     state_type, conn_state_type, params_type = type_arguments(cls)
     hooks = frozenset(name for name in HOOKS if _is_overridden(cls, name))
@@ -225,6 +226,23 @@ def _members(cls: type[Any]) -> dict[str, Any]:
     for base in reversed(cls.__mro__):
         members.update(vars(base))
     return members
+
+
+_CONTEXT: Final = frozenset(name for name, member in vars(Actor).items() if isinstance(member, property)) | {
+    "broadcast",
+    "client",
+    "turn",
+    "start_soon",
+    "destroy",
+}
+
+
+def _check_context(cls: type[Any]) -> None:
+    """Refuse a class that hides what every actor has, which would fail later and less clearly."""
+    for base in cls.__mro__:
+        hidden = sorted(_CONTEXT.intersection(vars(base))) if base is not Actor and base is not object else []
+        if hidden:
+            raise DefinitionError(f"{base.__name__}.{hidden[0]} hides Actor.{hidden[0]}; call it something else")
 
 
 def _as_action(member: Any) -> Action[Any, Any, Any, Any] | None:

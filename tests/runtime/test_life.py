@@ -38,12 +38,12 @@ class Counter(Actor[Count]):
     def on_migrate(self, is_new: bool) -> None:
         self.events.append(f"migrate {is_new}")
 
-    async def create_state(self, input: Input = Input(1)) -> Count:  # noqa: A002 - frozen
+    async def create_state(self, input: Input = Input(1)) -> Count:
         if input.fail == "state":
             raise UserError("no such start", code="bad_start")
         return Count(input.start)
 
-    async def on_create(self, input: Input | None = None) -> None:  # noqa: A002
+    async def on_create(self, input: Input | None = None) -> None:
         self.events.append(f"create {self.state.value} {input is not None}")
 
     def on_wake(self) -> None:

@@ -61,7 +61,7 @@ class Host:
         namespace: str,
         name: str,
         key: tuple[str, ...],
-        input: Value = UNDEFINED,  # noqa: A002 - the field's term
+        input: Value = UNDEFINED,
     ) -> tuple[Instance, bool]:
         """The actor of that name and key, and whether it was created for this call.
 
@@ -80,7 +80,7 @@ class Host:
         namespace: str,
         name: str,
         key: tuple[str, ...],
-        input: Value = UNDEFINED,  # noqa: A002
+        input: Value = UNDEFINED,
     ) -> Instance:
         """A new actor. Raises PublicError `actor.duplicate_key` where there is one."""
         self._check(name, key)
@@ -109,7 +109,7 @@ class Host:
             raise answers.not_registered(name)
         check_key(key, self.limits)
 
-    async def _create(self, namespace: str, name: str, key: tuple[str, ...], input: Value) -> Instance:  # noqa: A002
+    async def _create(self, namespace: str, name: str, key: tuple[str, ...], input: Value) -> Instance:
         if self.stopping:
             raise answers.stopping()
         instance = Instance(self, self.registry[name], namespace, key)

@@ -79,7 +79,7 @@ class Instance:
 
     # -- life ---------------------------------------------------------------------------------------------------------
 
-    async def live(self, input: Value) -> None:  # noqa: A002 - the field's term
+    async def live(self, input: Value) -> None:
         """The actor's task: start, take turns until stopped, end. Raises nothing but Cancelled."""
         try:
             async with trio.open_nursery() as nursery:
@@ -95,7 +95,7 @@ class Instance:
         finally:
             self._end()
 
-    async def _start(self, input: Value) -> bool:  # noqa: A002
+    async def _start(self, input: Value) -> bool:
         definition = self.definition
         timeout = self.host.limits.start_timeout
         hooks = definition.hooks
@@ -281,7 +281,7 @@ class Instance:
 
     # -- what connections use -----------------------------------------------------------------------------------------
 
-    def open_session(self, transport: Transport, format: Format, *, params: Value, request: Request) -> Session:  # noqa: A002
+    def open_session(self, transport: Transport, format: Format, *, params: Value, request: Request) -> Session:
         """An events connection: enter it, and feed it what its transport receives."""
         return Session(self, transport, format, params, request)
 

@@ -127,7 +127,7 @@ class Outbox(SendChannel[bytes]):
     def __init__(
         self,
         transport: Transport,
-        format: Format,  # noqa: A002 - the term of this room
+        format: Format,
         *,
         flusher: "Flusher",
         backlog: Backlog,

@@ -60,7 +60,7 @@ class Session:
         self,
         instance: "Instance",
         transport: Transport,
-        format: Format,  # noqa: A002 - the term of this room
+        format: Format,
         params: Value,
         request: Request,
     ) -> None:

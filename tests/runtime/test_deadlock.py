@@ -1,0 +1,161 @@
+"""Calls between actors: they may chain, and a chain that would wait for itself fails at once."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+
+import trivet
+from tests.runtime.support import settled
+from trivet import Actor, ActorError, Client, Conn, Registry, action
+
+
+class Node(Actor):
+    """Calls along a path of other nodes: `pass_on(["b", "c"])` calls b, which calls c."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+        self.gate = trio.Event()
+
+    async def _next(self, name: str, path: list[str]) -> str:
+        if not path:
+            return self.key[0]
+        node = self.client().get_or_create(Node, path[0])
+        try:
+            result: str = await node.call(name, path[1:])
+        except ActorError as error:
+            return f"{error.code}: {error.message}"
+        return f"{self.key[0]} {result}"
+
+    @action
+    async def pass_on(self, path: list[str]) -> str:
+        return await self._next("passOn", path)
+
+    @action(concurrent=True)
+    async def pass_freely(self, path: list[str]) -> str:
+        return await self._next("passFreely", path)
+
+    @action
+    async def into_free(self, path: list[str]) -> str:
+        return await self._next("outOfFree", path)
+
+    @action(concurrent=True)
+    async def out_of_free(self, path: list[str]) -> str:
+        return await self._next("passOn", path)
+
+    @action
+    async def wait_then_call(self, other: str) -> str:
+        await self.gate.wait()
+        return await self._next("passOn", [other])
+
+    @action(concurrent=True)
+    def open_gate(self) -> None:
+        self.gate.set()
+
+    @action
+    async def over_connection(self, other: str) -> str:
+        async with self.client().get_or_create(Node, other).connect() as node:
+            try:
+                return await node.call(Node.pass_on, [self.key[0]])
+            except ActorError as error:
+                return error.code
+
+    @action
+    async def leave_behind(self, other: str) -> None:
+        self.start_soon(self._call_later, other)
+
+    async def _call_later(self, other: str) -> None:
+        await self.gate.wait()
+        node = self.client().get_or_create(Node, other)
+        self.seen.append(await node.call(Node.pass_on, []))
+
+    @action(concurrent=True)
+    def seen_behind(self) -> list[str]:
+        return self.seen
+
+
+class Greeter(Actor):
+    """Its `on_connect` takes the turn."""
+
+    async def on_connect(self, conn: Conn) -> None:
+        await trio.lowlevel.checkpoint()
+
+    @action
+    async def connect_to_self(self) -> str:
+        try:
+            async with self.client().get_or_create(Greeter, self.key).connect():
+                return "connected"
+        except ActorError as error:
+            return error.code
+
+
+@asynccontextmanager
+async def world() -> AsyncGenerator[Client]:
+    async with trivet.open_local(Registry(Node, Greeter)) as client:
+        yield client
+
+
+async def test_a_chain_of_calls_goes_through() -> None:
+    async with world() as client:
+        assert await client.get_or_create(Node, "a").call(Node.pass_on, ["b", "c"]) == "a b c"
+
+
+@pytest.mark.parametrize("path", [["a"], ["b", "a"], ["b", "c", "b"]])
+async def test_a_chain_that_leads_back_to_a_turn_it_holds_fails_at_once_naming_itself(path: list[str]) -> None:
+    async with world() as client:
+        answer = await client.get_or_create(Node, "a").call(Node.pass_on, path)
+        assert "deadlock: This call would wait for itself: " in answer
+        names = answer.split("itself: ")[1].split(" -> ")
+        assert names[-1] in names[:-1]
+
+
+async def test_actions_that_hold_no_turn_may_lead_back() -> None:
+    async with world() as client:
+        assert await client.get_or_create(Node, "a").call(Node.pass_freely, ["b", "a"]) == "a b a"
+
+
+async def test_a_turn_held_above_a_concurrent_action_is_seen_through_it() -> None:
+    async with world() as client:
+        answer = await client.get_or_create(Node, "a").call(Node.into_free, ["b", "a"])
+        assert "deadlock" in answer
+
+
+async def test_two_chains_that_wait_for_each_other_are_found_when_the_circle_closes() -> None:
+    async with world() as client:
+        a, b = client.get_or_create(Node, "a"), client.get_or_create(Node, "b")
+        answers: dict[str, str] = {}
+
+        async def call(name: str, other: str) -> None:
+            answers[name] = await client.get_or_create(Node, name).call(Node.wait_then_call, other)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(call, "a", "b")
+            nursery.start_soon(call, "b", "a")
+            await settled()
+            await a.call(Node.open_gate)
+            await settled()
+            assert answers == {}
+            await b.call(Node.open_gate)
+        assert answers["b"].startswith("deadlock")
+        assert answers["a"] == "a b"
+
+
+async def test_a_call_over_a_connection_is_seen_too() -> None:
+    async with world() as client:
+        answer = await client.get_or_create(Node, "a").call(Node.over_connection, "b")
+        assert "deadlock" in answer
+
+
+async def test_background_work_left_by_a_turn_holds_it_no_more() -> None:
+    async with world() as client:
+        a = client.get_or_create(Node, "a")
+        await a.call(Node.leave_behind, "a")
+        await a.call(Node.open_gate)
+        await settled()
+        assert await a.call(Node.seen_behind) == ["a"]
+
+
+async def test_connecting_to_oneself_where_on_connect_takes_the_turn_is_a_deadlock() -> None:
+    async with world() as client:
+        assert await client.get_or_create(Greeter, "a").call(Greeter.connect_to_self) == "deadlock"
