@@ -8,7 +8,7 @@ import h11
 import trio
 import trio.testing
 from wsproto import ConnectionType, WSConnection
-from wsproto.events import AcceptConnection, Event, RejectConnection, Request
+from wsproto.events import AcceptConnection, CloseConnection, Event, RejectConnection, Request, TextMessage
 
 from trivet.actor import Actor, action
 from trivet.errors import UserError
@@ -177,6 +177,21 @@ class WebSocketPeer:
             self._events += self.ws.events()
             assert not any(isinstance(event, RejectConnection) for event in self._events)
         return self._events.pop(0)
+
+    async def send_text(self, text: str) -> None:
+        await self.send(TextMessage(data=text))
+
+    async def next_text(self) -> str:
+        event = await self.next_event()
+        assert isinstance(event, TextMessage), event
+        return event.data
+
+    async def next_close(self) -> tuple[int, str]:
+        """The server's close frame, whatever comes before it. It is answered."""
+        while not isinstance(event := await self.next_event(), CloseConnection):
+            pass
+        await self.send(event.response())
+        return event.code, event.reason or ""
 
 
 @attrs.frozen

@@ -283,6 +283,7 @@ async def test_a_silent_client_is_pinged_and_then_given_up(autojump_clock: trio.
         with pytest.raises(EOFError):
             await peer.next_event()
         assert trio.current_time() == pytest.approx(60)
+        await trio.testing.wait_all_tasks_blocked()
         assert world.host.statistics().connections == 0
 
 

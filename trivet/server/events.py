@@ -33,7 +33,7 @@ class EventsTransport:
         "_wire",
     )
 
-    def __init__(self, wire: Wire, format: FrameFormat, timers: Timers, limits: Limits, trailing_data: bytes) -> None:  # noqa: A002 - the runtime's term
+    def __init__(self, wire: Wire, format: FrameFormat, timers: Timers, limits: Limits, trailing_data: bytes) -> None:
         self._wire = wire
         self._format = format
         self._timers = timers
@@ -118,5 +118,5 @@ class EventsTransport:
             # Should the answer not get out, the connection ends nevertheless.
             if self._deadline is None:
                 self._deadline = self._timers.call_later(self._limits.close_timeout, self.abort)
-        else:
+        elif event is not None:
             session.close(event.code, event.reason)

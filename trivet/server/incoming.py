@@ -41,7 +41,8 @@ class MessageTooLong:
     """A message went over the limit. It and every further message are thrown away."""
 
 
-Incoming: TypeAlias = str | bytes | PingReceived | CloseReceived | ProtocolViolated | MessageTooLong
+Incoming: TypeAlias = str | bytes | PingReceived | CloseReceived | ProtocolViolated | MessageTooLong | None
+"""A whole message, or something else that happened. None is a frame that changes nothing: a pong, a fragment."""
 
 
 @final
@@ -76,10 +77,7 @@ class IncomingMessages:
             return
         for event in self._connection.events():
             if isinstance(event, (TextMessage, BytesMessage)):
-                if not self._ignoring:
-                    message = self._gather(event)
-                    if message is not None:
-                        yield message
+                yield None if self._ignoring else self._gather(event)
             elif isinstance(event, Ping):
                 yield PingReceived(bytes(event.payload))
             elif isinstance(event, CloseConnection):
@@ -93,6 +91,8 @@ class IncomingMessages:
                     self.closed = True
                     yield CloseReceived(code, reason)
                 return
+            else:
+                yield None
 
     def _gather(self, event: TextMessage | BytesMessage) -> str | bytes | MessageTooLong | None:
         data = event.data if isinstance(event, TextMessage) else bytes(event.data)

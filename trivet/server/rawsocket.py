@@ -169,7 +169,7 @@ class ServerWebSocket(WebSocket):
             self._note_close(event.code, event.reason)
         elif isinstance(event, MessageTooLong):
             self._nursery.start_soon(self.aclose, _TOO_BIG, "message.incoming_too_long")
-        else:
+        elif event is not None:
             reason = "message.invalid_utf8" if event.code == INVALID_UTF8 else event.reason
             self._nursery.start_soon(self.aclose, event.code, reason)
 
