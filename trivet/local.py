@@ -244,7 +244,7 @@ class LocalBackend(Backend):
         except PublicError as error:
             raise copy_error(error) from None
 
-    async def create(self, name: str, key: tuple[str, ...], input: Value) -> str:  # noqa: A002 - the protocol's word
+    async def create(self, name: str, key: tuple[str, ...], input: Value) -> str:
         try:
             return (await self._host.create(self._namespace, name, key, _copy(input))).actor_id
         except PublicError as error:

@@ -15,8 +15,8 @@ import trio
 import trio.testing
 
 from trivet.client import Client, Connection, Handle, open_client
-from trivet.nurseries import open_quiet_nursery
 from trivet.limits import Limits
+from trivet.nurseries import open_quiet_nursery
 from trivet.protocol.codec import Codec, codec_for
 from trivet.protocol.messages import (
     ActionRequest,
@@ -327,5 +327,5 @@ async def open_world(*, limits: Limits | None = None, encoding: Any = "bare", **
 async def soon(condition: Callable[[], bool]) -> None:
     """Wait, in virtual time at most a minute, until something is so."""
     with trio.fail_after(60):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - what tests wait for has no event
             await trio.sleep(0.01)

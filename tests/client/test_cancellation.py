@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 import trio
+import trio.lowlevel
 from trio.testing import MockClock
 
-from tests.client.fake import CutShort, HttpAnswer, HttpRequest, Peer, StreamEnded, World, open_world
+from tests.client.fake import CutShort, HttpAnswer, HttpRequest, Peer, StreamEnded, World, open_world, soon
 from trivet.client import Connection
 from trivet.errors import ConnectionEnded, ConnectionLost
 from trivet.protocol.messages import ActionRequest, ActionResponse, Init, SubscriptionRequest
@@ -41,7 +42,7 @@ async def _answer_everything(peer: Peer) -> None:
 
 async def _serve(world: World, nursery: trio.Nursery) -> None:
     async def http(request: HttpRequest) -> HttpAnswer:
-        await trio.sleep(0)
+        await trio.lowlevel.checkpoint()
         return HttpAnswer(body=b"{}" if "/metadata" in request.target else b'{"output":1}')
 
     world.server.handler = http
@@ -120,7 +121,7 @@ async def test_cancelling_a_connection_as_a_whole(ticks: int, autojump_clock: Mo
                 try:
                     while True:
                         if connection.status == "idle":
-                            await trio.sleep(0)
+                            await trio.lowlevel.checkpoint()
                             continue
                         await connection.call("x")
                         settled.append("answered")
@@ -128,9 +129,9 @@ async def test_cancelling_a_connection_as_a_whole(ticks: int, autojump_clock: Mo
                     settled.append("ended")
 
             nursery.start_soon(outside)
+            start = trio.current_time()
             with trio.CancelScope() as scope:
                 nursery.start_soon(_ticks, ticks, scope)
-                start = trio.current_time()
                 async with connection:
                     async with connection.events("a") as stream:
                         await anext(stream)
@@ -138,8 +139,7 @@ async def test_cancelling_a_connection_as_a_whole(ticks: int, autojump_clock: Mo
             assert scope.cancelled_caught
             assert trio.current_time() - start <= 1
             with trio.fail_after(1):
-                while connection.status != "idle" and settled[-1:] != ["ended"]:
-                    await trio.sleep(0.01)
+                await soon(lambda: connection.status == "idle" or settled[-1:] == ["ended"])
         nursery.cancel_scope.cancel()
 
 

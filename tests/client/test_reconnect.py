@@ -15,6 +15,11 @@ from trivet.limits import Limits
 from trivet.protocol.messages import Init
 
 
+def named(name: str) -> ActorError:
+    group, _, code = name.partition(".")
+    return ActorError(group, code, "")
+
+
 def test_backoff_grows_with_full_jitter_to_its_longest() -> None:
     backoff = Backoff(rng=random.Random(1))
     for attempt in range(50):
@@ -45,13 +50,13 @@ def test_backoff_grows_with_full_jitter_to_its_longest() -> None:
     ],
 )
 def test_which_ends_are_passing(code: int, name: str | None, admitted: bool, passing: bool) -> None:
-    error = None if name is None else ActorError(*name.split("."), "")
+    error = None if name is None else named(name)
     assert is_passing(code, error, admitted=admitted, creates=False) is passing
 
 
 def test_stateless_calls_are_repeated_on_lifecycle_codes_only() -> None:
     def delays(name: str, *, by_key: bool = True, creates: bool = True, action: str = "x") -> list[float]:
-        error = ActorError(*name.split("."), "")
+        error = named(name)
         found: list[float] = []
         while True:
             delay = retry_delay(error, by_key=by_key, creates=creates, action=action, attempt=len(found) + 1)

@@ -10,7 +10,6 @@ from trivet.errors import ActorError, ConnectionLost
 from trivet.limits import Limits
 from trivet.raw import WebSocketClosed
 
-
 FORBIDDEN = b'{"group":"auth","code":"forbidden","message":"?"}'
 
 

@@ -89,7 +89,7 @@ class Client:
         actor: type[A] | str,
         key: str | Sequence[str] = (),
         *,
-        input: object = UNDEFINED,  # noqa: A002 - the protocol's word
+        input: object = UNDEFINED,
         params: object = UNDEFINED,
         get_params: GetParams | None = None,
     ) -> Handle[Any]:
@@ -138,7 +138,7 @@ class Client:
         actor: type[A] | str,
         key: str | Sequence[str] = (),
         *,
-        input: object = UNDEFINED,  # noqa: A002 - the protocol's word
+        input: object = UNDEFINED,
         params: object = UNDEFINED,
         get_params: GetParams | None = None,
     ) -> Handle[Any]:

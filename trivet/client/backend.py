@@ -66,7 +66,7 @@ class Backend(ABC):
         """The id of the actor."""
 
     @abstractmethod
-    async def create(self, name: str, key: tuple[str, ...], input: Value) -> str:  # noqa: A002 - the protocol's word
+    async def create(self, name: str, key: tuple[str, ...], input: Value) -> str:
         """Create the actor; its id. ActorError `actor.duplicate_key` where there is one."""
 
     @abstractmethod

@@ -143,7 +143,7 @@ class NetworkBackend(Backend):
             raise ActorError("actor", "not_found", _NOT_FOUND)
         return actors[0].actor_id
 
-    async def create(self, name: str, key: tuple[str, ...], input: Value) -> str:  # noqa: A002 - the protocol's word
+    async def create(self, name: str, key: tuple[str, ...], input: Value) -> str:
         endpoint = await self._where()
         body = build_create(CreateActor(name=name, key=key, input=input))
         return self._read_actor(await self._control(endpoint, "POST", f"namespace={quote(endpoint.namespace)}", body))
