@@ -85,11 +85,12 @@ class Backlog:
     def update(self, outbox: "Outbox", change: int) -> None:
         """Account for a change; above the limit, end the largest connections until it holds again."""
         self.bytes += change
-        while self.bytes > self.limits.outbox_total_bytes and self.outboxes:
-            largest = max(self.outboxes, key=lambda box: box.backlog)
-            largest.too_slow()
-            if largest.backlog and largest in self.outboxes:  # only what could not be dropped is left of it
+        while self.bytes > self.limits.outbox_total_bytes:
+            # Those that end already keep only what could not be dropped.
+            live = [box for box in self.outboxes if not box.closing]
+            if not live:
                 break
+            max(live, key=lambda box: box.backlog).too_slow()
 
 
 class Outbox(SendChannel[bytes]):
@@ -254,7 +255,12 @@ class Outbox(SendChannel[bytes]):
     def flush(self) -> None:
         """Give the transport what it takes without waiting; a writer task sees to the rest. Never raises."""
         self._unflushed = 0
-        if self._writing or not self._queue:
+        if self._writing:
+            # The writer may wait for ever: the bounds are judged here too, or a client that never reads has none.
+            self._note_backlog()
+            self._judge()
+            return
+        if not self._queue:
             return
         try:
             while self._queue:
