@@ -9,6 +9,7 @@ import sys
 import urllib.request
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from websockets.sync.client import connect
 
 from trivet import cli
 from trivet.registry import Registry
-from trivet.server import serve
+from trivet.server import Server, serve
 
 ROOT = Path(__file__).parent.parent
 CERTIFICATE = Path(__file__).parent / "server" / "localhost.pem"
@@ -239,9 +240,7 @@ def test_sockets_of_a_service_manager(capsys: pytest.CaptureFixture[str], monkey
         monkeypatch.setattr(cli, "_FIRST_PASSED_FD", os.dup(listener.fileno()))
         served: list[int] = []
 
-        async def note(*_: object, **options: object) -> None:
-            listeners = options["listeners"]
-            assert isinstance(listeners, list)
+        async def note(*_: object, listeners: list[trio.SocketListener], **__: object) -> None:
             served.append(listeners[0].socket.getsockname()[1])
             listeners[0].socket.close()
             await trio.lowlevel.checkpoint()
@@ -266,7 +265,7 @@ async def test_servers_that_others_reach_are_warned_of(
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     listener.socket.getsockname = lambda: ("0.0.0.0", 6420)  # type: ignore[method-assign]
     async with trio.open_nursery() as nursery:
-        server = await nursery.start(lambda **kw: serve(Registry(), listeners=[listener], **kw))
+        server: Server = await nursery.start(partial(serve, Registry(), listeners=[listener]))
         cli._Announcement(lambda server: f"serving on {server.url}").started(server)
         nursery.cancel_scope.cancel()
     assert capsys.readouterr().out == "serving on http://127.0.0.1:6420\n"

@@ -6,6 +6,7 @@ import os
 import socket
 import ssl
 from collections.abc import AsyncGenerator, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ CALL = '{"body":{"tag":"ActionRequest","val":{"id":%d,"name":"%s","args":[%s]}}}
 
 
 async def start(nursery: trio.Nursery, registry: Registry = REGISTRY, **options: Any) -> Server:
-    server: Server = await nursery.start(lambda **kw: serve(registry, port=0, **options, **kw))
+    server: Server = await nursery.start(partial(serve, registry, port=0, **options))
     return server
 
 
@@ -259,7 +260,7 @@ async def test_far_too_many_connections_are_closed_unanswered(nursery: trio.Nurs
     server = await start(nursery, limits=Limits(connections=1))
     first = await dial.http(server)
     assert (await first.request("GET", "/health")).status == 200
-    streams = []
+    streams: list[trio.abc.Stream] = []
     for _ in range(64):
         peer = await dial.http(server)
         assert (await peer.request("GET", "/health")).status == 503
@@ -389,8 +390,15 @@ def test_a_limit_of_files_below_the_connections_is_warned_of(
 ) -> None:
     resource = pytest.importorskip("resource")
     limits = [(1000, 4000)]
-    monkeypatch.setattr(resource, "getrlimit", lambda _: limits[-1])
-    monkeypatch.setattr(resource, "setrlimit", lambda _, new: limits.append(new))
+
+    def get(_: int) -> tuple[int, int]:
+        return limits[-1]
+
+    def set_(_: int, new: tuple[int, int]) -> None:
+        limits.append(new)
+
+    monkeypatch.setattr(resource, "getrlimit", get)
+    monkeypatch.setattr(resource, "setrlimit", set_)
     raise_descriptor_limit(3000)
     assert limits[-1] == (4000, 4000)
     assert not caplog.records
@@ -406,7 +414,10 @@ def test_a_limit_that_cannot_be_raised_is_taken_as_it_is(
     def refuse(*_: object) -> None:
         raise ValueError("no")
 
-    monkeypatch.setattr(resource, "getrlimit", lambda _: (256, resource.RLIM_INFINITY))
+    def get(_: int) -> tuple[int, int]:
+        return 256, resource.RLIM_INFINITY
+
+    monkeypatch.setattr(resource, "getrlimit", get)
     monkeypatch.setattr(resource, "setrlimit", refuse)
     raise_descriptor_limit(3000)
     assert "256 files" in caplog.text

@@ -11,7 +11,7 @@ from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Ping
 from tests.server.support import WebSocketPeer, World, open_world, read_to_end, to
 from trivet.limits import Limits
 from trivet.protocol.codec import codec_for
-from trivet.protocol.messages import ActionRequest, ActionResponse, Event, Init, SubscriptionRequest
+from trivet.protocol.messages import ActionRequest, ActionResponse, Event, Init, SubscriptionRequest, ToClient
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 CALL = '{"body":{"tag":"ActionRequest","val":{"id":1,"name":"say","args":["hi"]}}}'
@@ -117,11 +117,12 @@ async def test_every_encoding_carries_events_before_the_response(encoding: str) 
         for message in (SubscriptionRequest("said", subscribe=True), ActionRequest(7, "say", ["hi"])):
             data = codec.encode_to_server(message)
             await peer.send(BytesMessage(data=data) if codec.binary else TextMessage(data=data.decode()))
-        found = []
+        found: list[ToClient] = []
         for _ in range(3):
             event = await peer.next_event()
-            assert isinstance(event, BytesMessage if codec.binary else TextMessage)
-            found.append(codec.decode_to_client(bytes(event.data) if codec.binary else event.data))
+            assert isinstance(event, BytesMessage | TextMessage)
+            assert isinstance(event, BytesMessage) == codec.binary
+            found.append(codec.decode_to_client(event.data if isinstance(event, TextMessage) else bytes(event.data)))
         assert isinstance(found[0], Init)
         assert found[1:] == [Event("said", ["hi"]), ActionResponse(7, "hi")]
 
