@@ -16,6 +16,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+import uuid
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Final, cast
@@ -212,7 +213,8 @@ def _configure_pool(address: str) -> bool:
 
 
 def _first_call(address: str) -> bool:
-    query = "rvt-namespace=default&rvt-method=getOrCreate&rvt-runner=default&rvt-key=first"
+    # Another actor each time: one whose start was lost stays lost for a long while.
+    query = f"rvt-namespace=default&rvt-method=getOrCreate&rvt-runner=default&rvt-key={uuid.uuid4()}"
     url = f"{address}/gateway/counter/action/getCount?{query}"
     headers = {"content-type": "application/json", "x-rivet-encoding": "json"}
     return http_ok(urllib.request.Request(url, b'{"args":[]}', headers, method="POST"))

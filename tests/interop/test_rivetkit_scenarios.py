@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.interop import peers
+
 pytestmark = pytest.mark.node
 
 

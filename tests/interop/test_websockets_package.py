@@ -138,7 +138,8 @@ def test_pings_are_answered_while_an_action_runs(trivet_address: str) -> None:
 
 
 def test_messages_may_be_fragmented(trivet_address: str) -> None:
-    request = json.dumps({"body": {"tag": "ActionRequest", "val": {"id": 1, "name": "size", "args": ["é" * 20_000]}}})
+    message = {"body": {"tag": "ActionRequest", "val": {"id": 1, "name": "size", "args": ["é" * 20_000]}}}
+    request = json.dumps(message, ensure_ascii=False)
     with joined(trivet_address, "probe") as socket:
         receive_many(socket, 2)
         socket.send(request[start : start + 1000] for start in range(0, len(request), 1000))
