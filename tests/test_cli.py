@@ -29,7 +29,7 @@ from trivet.registry import Registry
 import trio
 
 class Slow(Actor):
-    @action(concurrent=True)
+    @action
     async def wait(self) -> None:
         print("waiting", flush=True)
         await trio.sleep(1000)
