@@ -320,6 +320,24 @@ class TestThePage:
             bob.say("After.")
             ann.until(ann.messages(), ["Before.", "Meanwhile.", "After."])
 
+    def test_leaves_alone_who_reads_further_up(self, browser: Browser, demo: Demo) -> None:
+        ann, bob = browser.open_tab(), browser.open_tab()
+        ann.emulate(800, 400)
+        ann.enter(demo.url, "Ann")
+        bob.enter(demo.url, "Bob")
+        for number in range(8):
+            bob.say(f"Line {number}")
+        ann.until(f"{ann.messages()}.length", 8)
+        below = "Math.round(scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight)"
+        ann.until(f"(() => {{ const scroll = document.getElementById('scroll'); return {below} }})()", 0)
+        ann.js("document.getElementById('scroll').scrollTop = 0")
+        bob.say("News")
+        ann.until("document.getElementById('newer').hidden", False)
+        assert ann.js("document.getElementById('scroll').scrollTop") == 0
+        ann.js("document.getElementById('newer').click()")
+        ann.until("document.getElementById('newer').hidden", True)
+        assert ann.js("document.getElementById('scroll').scrollTop") > 0
+
     @pytest.mark.parametrize("width", [320, 360])
     def test_fits_a_phone(self, browser: Browser, demo: Demo, width: int) -> None:
         phone = browser.open_tab()
