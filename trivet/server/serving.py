@@ -40,7 +40,10 @@ class ServerStatistics:
 class Server:
     """A running server: what `nursery.start(serve, ...)` returns."""
 
-    def __init__(self, host: Host, gateway: Gateway, listeners: Sequence[AnyListener]) -> None:
+    def __init__(
+        self, host: Host, gateway: Gateway, listeners: Sequence[AnyListener], everything: trio.CancelScope
+    ) -> None:
+        self._everything = everything
         self.host: Final = host
         """The actors."""
         self.gateway: Final = gateway
@@ -85,7 +88,7 @@ class Server:
             async with trio.open_nursery() as connections:
                 accepting = trio.CancelScope()
                 if handle_signals:
-                    await connections.start(self._watch_signals, connections.cancel_scope)
+                    await connections.start(self._watch_signals)
                 connections.start_soon(self._accept, connections, accepting)
                 task_status.started(self)
                 await self._stop_requested.wait()
@@ -104,13 +107,13 @@ class Server:
     async def _handle(self, stream: trio.abc.Stream) -> None:
         await serve_wire(self.gateway, Wire(stream))
 
-    async def _watch_signals(self, everything: trio.CancelScope, task_status: trio.TaskStatus[None]) -> None:
+    async def _watch_signals(self, task_status: trio.TaskStatus[None]) -> None:
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
             task_status.started()
             async for number in signals:
                 if self._stop_requested.is_set():
                     logger.warning("%s again: ending at once", signal.Signals(number).name)
-                    everything.cancel()
+                    self._everything.cancel()
                     return
                 logger.info("%s: stopping", signal.Signals(number).name)
                 self._stop_requested.set()
@@ -154,9 +157,11 @@ async def serve(
         if ssl_context is not None:
             opened = [_with_tls(listener, ssl_context) for listener in opened]
         with _plain_errors():
-            async with open_host(registry, limits) as actors:
-                server = Server(actors, Gateway(actors, origins, pages), opened)
-                await server.run(handle_signals=handle_signals, task_status=task_status)
+            # A second signal cancels the actors too, so its scope is around them.
+            with trio.CancelScope() as everything:
+                async with open_host(registry, limits) as actors:
+                    server = Server(actors, Gateway(actors, origins, pages), opened, everything)
+                    await server.run(handle_signals=handle_signals, task_status=task_status)
     finally:
         for listener in opened:
             await trio.aclose_forcefully(listener)
