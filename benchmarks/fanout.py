@@ -94,6 +94,7 @@ COLUMNS: Sequence[tuple[str, str, Callable[[Run], float]]] = (
     ("latency_us_p50", "p50 us", lambda run: run.measured.latency_p50),
     ("latency_us_p99", "p99 us", lambda run: run.measured.latency_p99),
     ("latency_us_last", "last us", lambda run: run.measured.latency_last),
+    ("events_per_read", "events/read", lambda run: run.measured.deliveries / run.measured.reads),
     ("server_share", "server core", lambda run: run.server_share),
     ("load_share", "load core", lambda run: run.load_share),
 )
@@ -124,10 +125,8 @@ def measure(options: Options, pair: int, peer: str, in_flight: int) -> Run:
     return Run(pair, peer, in_flight, Measurement(**json.loads(answer)))
 
 
-def measure_all(options: Options) -> tuple[list[Run], dict[str, str]]:
-    """All measurements, interleaved; and which peers cannot run here, and why."""
-    runs: list[Run] = []
-    skipped: dict[str, str] = {}
+def measure_all(options: Options, runs: list[Run], skipped: dict[str, str]) -> None:
+    """All measurements, interleaved, into `runs`; into `skipped` which peers cannot run here, and why."""
     total = options.pairs * len(options.in_flight) * len(options.peers)
     done = 0
     for pair in range(options.pairs):
@@ -142,8 +141,6 @@ def measure_all(options: Options) -> tuple[list[Run], dict[str, str]]:
                     runs.append(measure(options, pair, peer, in_flight))
                 except Unavailable as exc:
                     skipped[peer] = str(exc)
-    _progress("")
-    return runs, skipped
 
 
 def _progress(text: str) -> None:
@@ -209,7 +206,7 @@ def report(options: Options, runs: Sequence[Run], skipped: Mapping[str, str]) ->
         first = runs[0].measured
         print(
             f"{options.subscribers} subscribers, events of {options.payload} bytes of JSON in {options.encoding} frames"
-            f" of {first.frame_bytes} bytes; medians of {options.pairs} interleaved pairs"
+            f" of {first.frame_bytes} bytes; medians of {max(run.pair for run in runs) + 1} interleaved pairs"
             f"{', server and load on a core each' if options.pin else ''}"
         )
         print(render(summary))
@@ -287,19 +284,23 @@ def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
 
 
 def main() -> None:
-    """Run the command. Ends with 1 when something was lost, doubled or reordered."""
+    """Run the command. Ends with 1 when something was lost, doubled or reordered; Ctrl-C reports what there is."""
     options = parse()
     signal.signal(signal.SIGTERM, _terminate)  # the processes are ended on the way out
+    runs: list[Run] = []
+    skipped: dict[str, str] = {}
+    status = 0
     try:
         raise_descriptor_limit(options.subscribers + 200)
-        runs, skipped = measure_all(options)
+        measure_all(options, runs, skipped)
     except ProcessFailed as exc:
         _progress("")
         sys.exit(str(exc))
     except KeyboardInterrupt:
-        _progress("")
-        sys.exit(130)
+        status = 130  # what was measured so far is worth seeing
+    _progress("")
     report(options, runs, skipped)
+    sys.exit(status)
 
 
 if __name__ == "__main__":

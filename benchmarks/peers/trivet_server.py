@@ -27,7 +27,7 @@ class Room(Actor):
     message = Event(Message)
 
     @action
-    def post(self, id: str, text: str) -> None:  # noqa: A002 - the field's name on the wire
+    def post(self, id: str, text: str) -> None:
         """Broadcast a message."""
         self.broadcast(self.message, Message(id, text))
 
