@@ -1,7 +1,7 @@
 """trivet's client against RivetKit's own server, and, statement for statement the same, against trivet's."""
 
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 from uuid import uuid4
@@ -29,7 +29,7 @@ def encoding(request: pytest.FixtureRequest) -> str:
 
 
 @asynccontextmanager
-async def opened(address: str, encoding: Any) -> AsyncIterator[trivet.Client]:
+async def opened(address: str, encoding: Any) -> AsyncGenerator[trivet.Client]:
     """A client, for a bounded time: a real server that never answers fails the test."""
     with trio.fail_after(60):
         async with trivet.open_client(address, encoding=encoding) as client:
@@ -309,13 +309,12 @@ async def test_values_come_back_as_they_went(request: pytest.FixtureRequest, add
         [],
         {},
         {"a": [1, {"b": [[], {}]}], "$x": 1, "snake_case": 2},
-        ["$x", 1],
-        {"deep": [["$BigInt", "no"], ["$$Set", [1]]]},
         [math.pi] * 10,
     ]
-    # RivetKit refuses CBOR's larger integers where JavaScript's client would write them too.
+    # In its cbor mode RivetKit refuses these from JavaScript's client as well: larger integers, and pairs that look
+    # like its own markers.
     if not ("rivetkit" in request.node.name and encoding == "cbor"):
-        values.append(-(2**100))
+        values += [-(2**100), ["$x", 1], {"deep": [["$BigInt", "no"], ["$$Set", [1]]]}]
     async with opened(address, encoding) as client:
         handle = client.get_or_create(actors.Probe, fresh("probe"))
         async with handle.connect() as probe:

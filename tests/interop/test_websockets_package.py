@@ -1,7 +1,7 @@
 """A client that is nobody's: the protocol by hand, in JSON, over the package `websockets`."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeAlias, cast
 from urllib.parse import quote
@@ -18,7 +18,7 @@ Frame: TypeAlias = tuple[str, dict[str, Any]]
 @contextmanager
 def joined(
     address: str, actor: str, *protocols: str, key: str | None = None, path: str = "/connect"
-) -> Iterator[ClientConnection]:
+) -> Generator[ClientConnection]:
     """A WebSocket to an actor of a fresh key."""
     query = f"rvt-namespace=default&rvt-method=getOrCreate&rvt-runner=default&rvt-key={key or uuid4().hex}"
     offered = [Subprotocol(name) for name in ("rivet", "rivet_encoding.json", *protocols)]
