@@ -75,12 +75,12 @@ class Action(Generic[A_co, P, R_co, Raw_co]):
         self.attribute = name
 
     @overload
-    def __get__(self, instance: None, owner: type[Any]) -> "Action[A_co, P, R_co, Raw_co]": ...
+    def __get__(self, instance: None, owner: type[A]) -> "Action[A, P, R_co, Raw_co]": ...
     @overload
     def __get__(self, instance: object, owner: type[Any]) -> Callable[P, Raw_co]: ...
     def __get__(
         self, instance: object | None, owner: type[Any]
-    ) -> "Action[A_co, P, R_co, Raw_co] | Callable[P, Raw_co]":
+    ) -> "Action[Any, P, R_co, Raw_co] | Callable[P, Raw_co]":
         if instance is None:
             return self
         bound: Callable[P, Raw_co] = self.fn.__get__(instance, owner)

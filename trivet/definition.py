@@ -360,7 +360,7 @@ def _params_default(cls: type[Any], params_type: object, hooks: frozenset[str]) 
     for hook in ("create_conn_state", "on_before_connect"):
         if hook in hooks and (default := _hook_parameter(cls, hook).default) is not _NO_DEFAULT:
             return default
-    if params_type is object or params_type is None or type(None) in get_args(params_type):
+    if params_type in (object, Any, None) or type(None) in get_args(params_type):
         return None
     needed = not hooks.isdisjoint({"create_conn_state", "on_before_connect"})
     if isinstance(params_type, type) and params_type.__module__ != "builtins" and _takes_no_argument(params_type):

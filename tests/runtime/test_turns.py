@@ -270,3 +270,18 @@ async def test_a_sync_action_that_blocks_the_loop_is_named_in_the_log(caplog: py
         with caplog.at_level(logging.WARNING, "trivet"):
             await instance.call("block", [], request=REQUEST)
     assert "block blocked the loop for 0.1" in caplog.text
+
+
+async def test_a_stop_waits_for_concurrent_actions_too() -> None:
+    async with worker() as (host, instance), connected(instance) as peer:
+        running = peer.act("parallel", "a")
+        await settled()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(host.stop)
+            await settled()
+            with pytest.raises(LookupError):
+                peer.answer(running)
+            actor_of(instance, Worker).gate("a").set()
+        await settled()
+        assert peer.answer(running) == "a"
+        assert peer.closed_with == "1001 ws.going_away"

@@ -364,3 +364,13 @@ class StopJob:
 
     def fail(self, error: PublicError) -> None:
         """It ended otherwise."""
+
+
+class NoJob:
+    """Wakes the actor's task."""
+
+    async def run(self) -> None:
+        """In the actor's turn."""
+
+    def fail(self, error: PublicError) -> None:
+        """Nobody waits for it."""

@@ -11,14 +11,14 @@ import trio
 from trivet.actor import Actor
 from trivet.definition import ActorDefinition
 from trivet.errors import ActorRef, NoConnection, PublicError, internal_error
-from trivet.event import Event
+from trivet.event import Event, Ts
 from trivet.protocol.ids import new_actor_id
 from trivet.protocol.keys import serialise_key
 from trivet.protocol.values import UNDEFINED, Value
-from trivet.raw import Request, Response, WebSocket
+from trivet.raw import Request, Response, WebSocket, WebSocketClosed
 from trivet.runtime import answers
 from trivet.runtime.admission import Admission
-from trivet.runtime.calls import ActionJob, DisconnectJob, Job, StatelessJob, StopJob, TurnJob
+from trivet.runtime.calls import ActionJob, DisconnectJob, Job, NoJob, StatelessJob, StopJob, TurnJob
 from trivet.runtime.connection import Conn, Conns
 from trivet.runtime.context import Cause, Chain, Hold, Waiting, cause, chain, current_chain
 from trivet.runtime.emit import Emitter
@@ -70,8 +70,11 @@ class Instance:
         self._known_state = b""
         self._nursery: trio.Nursery | None = None
         self._background: TaskScope | None = None
+        self._outside: TaskScope | None = None
         self._destroying = False
         self._winding_down = False
+        self._calls_outside = 0
+        self._sockets = 0
 
     def describe(self) -> str:
         """The actor for a log line: `chatRoom[general]`."""
@@ -85,6 +88,7 @@ class Instance:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 self._background = TaskScope(nursery)
+                self._outside = TaskScope(nursery)
                 if await self._start(input):
                     if "run" in self.definition.hooks:
                         self._background.start_soon(self._guarded, "run", self._run_hook, ())
@@ -137,11 +141,14 @@ class Instance:
             try:
                 job = jobs.receive_nowait()
             except trio.WouldBlock:
-                if self._winding_down:
+                if self._drained and not self._winding_down:
+                    job = StopJob(self)
+                elif self._drained and not self._sockets:
                     return
-                flusher.inline = False
-                await flusher.flush()
-                job = await jobs.receive()
+                else:
+                    flusher.inline = False
+                    await flusher.flush()
+                    job = await jobs.receive()
                 turns, since = 0, time.perf_counter()
             else:
                 turns += 1
@@ -166,7 +173,7 @@ class Instance:
         self._destroying = self._destroying or destroy
         if not self.stopping:
             self.stopping = True
-            self._send_job.send_nowait(StopJob(self))
+            self._send_job.send_nowait(NoJob())
             if self._nursery is not None:
                 self._nursery.cancel_scope.deadline = trio.current_time() + self.host.limits.shutdown_grace
 
@@ -179,8 +186,14 @@ class Instance:
         self.request_destroy()
         await self.ended.wait()
 
+    @property
+    def _drained(self) -> bool:
+        """Whether a stopping actor, its inbox empty, has finished every call that it had begun."""
+        return self.stopping and not self._calls_outside
+
     async def wind_down(self) -> None:
-        """The last turn but those of `on_disconnect`."""
+        """The last turn but those of `on_disconnect`: everything that had arrived is done."""
+        self._winding_down = True
         if self._background is not None:
             self._background.cancel()
         if self._destroying and "on_destroy" in self.definition.hooks:
@@ -194,8 +207,7 @@ class Instance:
             if conn._session is not None:
                 conn._session.end(code, reason)
             elif conn._websocket is not None:
-                await conn._websocket.aclose(NORMAL, "actor.stopped")
-        self._winding_down = True
+                self._run_outside(conn._websocket.aclose, NORMAL, "actor.stopped")
 
     def _end(self) -> None:
         self.stopping = True
@@ -240,16 +252,34 @@ class Instance:
 
     def start_concurrent(self, job: ActionJob | StatelessJob) -> None:
         """Run a call outside the turn, in a task of the actor."""
-        if self._nursery is None or self.stopping:
+        if self._outside is None or self.stopping:
             job.fail(answers.stopping())
         else:
-            self._nursery.start_soon(self._run_concurrently, job)
+            self._run_outside(self._run_concurrently, job)
 
     async def _run_concurrently(self, job: ActionJob | StatelessJob) -> None:
         try:
             await job.run_concurrently()
         finally:
             job.fail(answers.stopping())  # does nothing to one that is answered
+
+    def _run_outside(self, fn: Callable[[*Ts], Awaitable[object]], *args: *Ts) -> trio.CancelScope:
+        """Run a call outside the turn. A stop waits for it. What it raises is logged."""
+        assert self._outside is not None
+        self._calls_outside += 1
+        return self._outside.start_soon(self._count_call, fn, args)
+
+    async def _count_call(self, fn: Callable[..., Awaitable[object]], args: tuple[Any, ...]) -> None:
+        try:
+            await fn(*args)
+        finally:
+            self._calls_outside -= 1
+            self._look_again()
+
+    def _look_again(self) -> None:
+        """Something outside the turn has ended: an actor that stops may have waited for it."""
+        if self.stopping:
+            self._send_job.send_nowait(NoJob())
 
     def start_background(self, fn: Callable[..., Awaitable[object]], args: tuple[Any, ...]) -> None:
         """Run `fn` in the background of this life. What it raises is logged."""
@@ -344,9 +374,8 @@ class Instance:
         holds = current_chain()
         admission = Admission(self, conn, params, holds)
         await admission.prepare()
-        if self._nursery is None:
+        if self._outside is None or self.stopping:
             raise answers.stopping()
-        scope = TaskScope(self._nursery)
         done = trio.Event()
         outcome: list[PublicError | None] = []
 
@@ -359,17 +388,29 @@ class Instance:
                 finally:
                     self._post_disconnect(conn)
                 outcome.append(None)
+            except WebSocketClosed:
+                outcome.append(None)  # the handler has read or written to the end
             except Exception as exc:
                 outcome.append(self.public(exc, where, conn))
             finally:
+                if websocket is not None:
+                    self._sockets -= 1
+                    self._look_again()
                 done.set()
 
-        scope.start_soon(serve)
+        if websocket is None:
+            scope = self._run_outside(serve)
+        else:
+            self._sockets += 1
+            scope = self._outside.start_soon(serve)
         try:
             await done.wait()
-        finally:
+        except trio.Cancelled:
             admission.withdraw()
-            await scope.aclose()
+            scope.cancel()
+            with trio.move_on_after(self.host.limits.unwind_timeout, shield=True):
+                await done.wait()
+            raise
         failed = outcome[0] if outcome else answers.stopping()
         if failed is not None:
             raise failed
