@@ -36,8 +36,8 @@ from benchmarks.processes import (
 )
 from benchmarks.summary import median, number, table
 
-# The load keeps up as long as it is idle at times; above this share of its core it may be what is measured.
-_SATURATED = 0.95
+# The load keeps up as long as it is idle at times; above this share of a core it may be what is measured.
+_SATURATED = 0.9
 
 
 @attrs.frozen
@@ -200,8 +200,18 @@ def render(summary: Sequence[Mapping[str, object]]) -> str:
 
 
 def report(options: Options, runs: Sequence[Run], skipped: Mapping[str, str]) -> None:
-    """Print the table, write the JSON."""
+    """Write the JSON, print the table."""
     about, summary = machine(), summarise(runs)
+    if options.json is not None:
+        document = {
+            "benchmark": "fanout",
+            "options": attrs.asdict(options) | {"json": str(options.json)},
+            "machine": about,
+            "skipped": skipped,
+            "summary": summary,
+            "runs": [attrs.asdict(run) for run in runs],
+        }
+        options.json.write_text(json.dumps(document, indent=1) + "\n")
     if runs:
         first = runs[0].measured
         print(
@@ -220,16 +230,6 @@ def report(options: Options, runs: Sequence[Run], skipped: Mapping[str, str]) ->
     for peer, reason in skipped.items():
         print(f"{peer} was not measured: {reason}")
     print(", ".join(f"{name} {value}" for name, value in about.items()))
-    if options.json is not None:
-        document = {
-            "benchmark": "fanout",
-            "options": attrs.asdict(options) | {"json": str(options.json)},
-            "machine": about,
-            "skipped": skipped,
-            "summary": summary,
-            "runs": [attrs.asdict(run) for run in runs],
-        }
-        options.json.write_text(json.dumps(document, indent=1) + "\n")
 
 
 def parse(arguments: Sequence[str] | None = None) -> Options:

@@ -37,7 +37,8 @@ def raise_descriptor_limit(descriptors: int) -> None:
 
 @contextmanager
 def running(command: Sequence[str], core: int | None = None) -> Generator[subprocess.Popen[str]]:
-    """A child process, on one core if one is named. On leaving, its input ends; then it is killed.
+    """A child process, on one core if one is named. On leaving, its input ends; then, or at once when leaving
+    by an exception, it is killed.
 
     It has a session of its own, so that a Ctrl-C at the terminal is this process's alone to handle.
     """
@@ -48,6 +49,9 @@ def running(command: Sequence[str], core: int | None = None) -> Generator[subpro
         if core is not None:
             os.sched_setaffinity(process.pid, {core})
         yield process
+    except BaseException:
+        process.kill()  # nobody waits for a measurement that is given up
+        raise
     finally:
         assert process.stdin is not None
         assert process.stdout is not None

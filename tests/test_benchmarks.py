@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -211,3 +212,17 @@ def test_a_table_lines_up() -> None:
         "-  ----  ---",
         "1  long  2.5",
     ]
+
+
+def test_an_interrupted_run_reports_what_it_has_and_leaves_no_process() -> None:
+    command = [sys.executable, "-m", "benchmarks.fanout", "--subscribers", "20", "--events", "8", "--pairs", "1000"]
+    with subprocess.Popen(command, cwd=_ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        while not process.stderr.readline().startswith("3/"):
+            pass
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "trivet / floor-python" in output
+    assert not [child for child in children if Path(f"/proc/{child}").exists()]
