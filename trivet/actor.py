@@ -239,7 +239,7 @@ class Actor(Generic[S, CS, CP]):
         `message.outgoing_too_long` here, in the emitter, before any recipient is touched. Slow recipients never slow
         the actor; they end by their own bounds.
         """
-        return self._instance.broadcast(event, args, exclude, where)
+        return self._instance.emitter.broadcast(event, args, exclude, where)
 
     def client(self) -> "Client":
         """A client of the actors in the same process and namespace. It never uses the network."""

@@ -9,7 +9,8 @@ import trio
 
 from tests.runtime.support import FORMAT, FakeTransport, settled
 from trivet import Limits
-from trivet.runtime.outbox import Backlog, Flusher, FlushTask, Outbox
+from trivet.runtime.flush import Flusher, FlushTask
+from trivet.runtime.outbox import Backlog, Outbox
 from trivet.runtime.scope import TaskScope
 from trivet.runtime.timers import Timers
 
@@ -250,7 +251,7 @@ async def test_a_flush_of_many_lets_others_run(monkeypatch: pytest.MonkeyPatch) 
             box.put(b"x\n")
         now = trio.current_time()
         ticks = iter(range(1_000_000))
-        monkeypatch.setattr("trivet.runtime.outbox.trio.current_time", lambda: now + next(ticks))
+        monkeypatch.setattr("trivet.runtime.flush.trio.current_time", lambda: now + next(ticks))
         others_ran = 0
 
         async def other() -> None:

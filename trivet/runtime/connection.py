@@ -61,7 +61,8 @@ class Conn(Generic[CS, CP]):
         False, and nothing happens, when it has ended or is not of kind `events`. Raises ValidationError, EncodeError
         or `message.outgoing_too_long` for an event that cannot be sent.
         """
-        return self._instance.send(self, event, args)
+        session = self._session
+        return session is not None and not session.ended and self._instance.emitter.send(session, event, args)
 
     def disconnect(self, reason: str = "") -> None:
         """End it: what was sent before is delivered, then its socket is closed with 1000 and the reason.

@@ -13,8 +13,9 @@ from trivet.protocol.keys import check_key, serialise_key
 from trivet.protocol.values import UNDEFINED, Value
 from trivet.registry import Registry
 from trivet.runtime import answers
+from trivet.runtime.flush import FlushTask
 from trivet.runtime.instance import Instance
-from trivet.runtime.outbox import Backlog, FlushTask
+from trivet.runtime.outbox import Backlog
 from trivet.runtime.timers import Timers
 
 _Address: TypeAlias = tuple[str, str, tuple[str, ...]]

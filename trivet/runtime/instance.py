@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,23 +11,24 @@ import trio
 from trivet.actor import Actor
 from trivet.definition import ActorDefinition
 from trivet.errors import ActorRef, NoConnection, PublicError, internal_error
-from trivet.event import Event, Ts
+from trivet.event import Ts
 from trivet.protocol.ids import new_actor_id
 from trivet.protocol.keys import serialise_key
 from trivet.protocol.values import UNDEFINED, Value
-from trivet.raw import Request, Response, WebSocket, WebSocketClosed
-from trivet.runtime import answers
+from trivet.raw import Request, Response, WebSocket
+from trivet.runtime import answers, raw_handlers
 from trivet.runtime.admission import Admission
 from trivet.runtime.calls import ActionJob, DisconnectJob, Job, NoJob, StatelessJob, StopJob, TurnJob
 from trivet.runtime.connection import Conn, Conns
 from trivet.runtime.context import Cause, Chain, Hold, Waiting, cause, chain, current_chain
 from trivet.runtime.emit import Emitter
+from trivet.runtime.flush import Flusher
 from trivet.runtime.hooks import single_public_error, with_timeout
 from trivet.runtime.logs import logger
-from trivet.runtime.outbox import Flusher, Format, Transport
-from trivet.runtime.readonly import view
+from trivet.runtime.outbox import Format, Transport
 from trivet.runtime.scope import TaskScope
 from trivet.runtime.session import GOING_AWAY, NORMAL, Session
+from trivet.runtime.state import State
 from trivet.runtime.suspension import noticing_suspension
 
 if TYPE_CHECKING:
@@ -66,8 +67,7 @@ class Instance:
         options = definition.options
         self.connect_hook_timeout = options.connect_hook_timeout or host.limits.connect_hook_timeout
         self._send_job, self._jobs = trio.open_memory_channel[Job](float("inf"))  # bounded by `post` and `post_call`
-        self._state: Any = None
-        self._known_state = b""
+        self._state = State(definition.state_codec)
         self._nursery: trio.Nursery | None = None
         self._background: TaskScope | None = None
         self._outside: TaskScope | None = None
@@ -112,16 +112,16 @@ class Instance:
                     await with_timeout(timeout, "on_migrate", lambda: actor.on_migrate(True))
                 if (create := definition.create_state) is not None:
                     argument = create.argument(input)
-                    self._state = await with_timeout(timeout, "create_state", lambda: create.fn(actor, argument))
+                    self._state.value = await with_timeout(timeout, "create_state", lambda: create.fn(actor, argument))
                 elif definition.make_state is not None:
-                    self._state = definition.make_state()
+                    self._state.value = definition.make_state()
                 if (on_create := definition.on_create) is not None:
                     created_with = on_create.argument(input)
                     await with_timeout(timeout, "on_create", lambda: on_create.fn(actor, created_with))
                 if "on_wake" in hooks:
                     await with_timeout(timeout, "on_wake", actor.on_wake)
             if definition.watches_state:
-                self._known_state = self._encode_state()
+                self._state.has_changed()  # from now on, changes count from here
         except Exception as exc:
             self.start_error = self.public(exc, "the start of the actor", None)
             return False
@@ -207,7 +207,7 @@ class Instance:
             if conn._session is not None:
                 conn._session.end(code, reason)
             elif conn._websocket is not None:
-                self._run_outside(conn._websocket.aclose, NORMAL, "actor.stopped")
+                self.run_outside(conn._websocket.aclose, NORMAL, "actor.stopped")
 
     def _end(self) -> None:
         self.stopping = True
@@ -255,7 +255,7 @@ class Instance:
         if self._outside is None or self.stopping:
             job.fail(answers.stopping())
         else:
-            self._run_outside(self._run_concurrently, job)
+            self.run_outside(self._run_concurrently, job)
 
     async def _run_concurrently(self, job: ActionJob | StatelessJob) -> None:
         try:
@@ -263,7 +263,7 @@ class Instance:
         finally:
             job.fail(answers.stopping())  # does nothing to one that is answered
 
-    def _run_outside(self, fn: Callable[[*Ts], Awaitable[object]], *args: *Ts) -> trio.CancelScope:
+    def run_outside(self, fn: Callable[[*Ts], Awaitable[object]], *args: *Ts) -> trio.CancelScope:
         """Run a call outside the turn. A stop waits for it. What it raises is logged."""
         assert self._outside is not None
         self._calls_outside += 1
@@ -274,6 +274,19 @@ class Instance:
             await fn(*args)
         finally:
             self._calls_outside -= 1
+            self._look_again()
+
+    def run_socket(self, fn: Callable[[], Awaitable[object]]) -> trio.CancelScope:
+        """Run the handler of a raw WebSocket. A stop closes its socket, then waits for it."""
+        assert self._outside is not None
+        self._sockets += 1
+        return self._outside.start_soon(self._count_socket, fn)
+
+    async def _count_socket(self, fn: Callable[[], Awaitable[object]]) -> None:
+        try:
+            await fn()
+        finally:
+            self._sockets -= 1
             self._look_again()
 
     def _look_again(self) -> None:
@@ -333,87 +346,11 @@ class Instance:
 
     async def fetch(self, request: Request, *, params: Value = UNDEFINED) -> Response:
         """A raw HTTP request. Raises PublicError."""
-        if "on_request" not in self.definition.hooks:
-            raise PublicError("actor", "no_request_handler", "The actor takes no raw requests.")
-        timeout = self.definition.options.action_timeout or self.host.limits.action_timeout
-        answered: list[Response] = []
-
-        async def handle(conn: Conn[Any, Any]) -> None:
-            response = await with_timeout(timeout, "on_request", lambda: self.actor.on_request(request))
-            if not isinstance(response, Response):  # pyright: ignore[reportUnnecessaryIsInstance]
-                raise PublicError("actor", "invalid_response", "onRequest handler must return a Response")
-            answered.append(response)
-
-        await self._serve_raw("on_request", handle, params, request, None)
-        return answered[0]
+        return await raw_handlers.fetch(self, request, params)
 
     async def serve_websocket(self, websocket: WebSocket, *, params: Value = UNDEFINED) -> None:
         """A raw WebSocket, until its handler returns. Raises PublicError when it is refused or fails."""
-        if "on_websocket" not in self.definition.hooks:
-            raise PublicError("actor", "no_websocket_handler", "The actor takes no raw WebSockets.")
-
-        async def handle(conn: Conn[Any, Any]) -> None:
-            result = self.actor.on_websocket(websocket)
-            if result is not None:
-                await result
-
-        assert websocket.request is not None
-        await self._serve_raw("on_websocket", handle, params, websocket.request, websocket)
-
-    async def _serve_raw(
-        self,
-        where: str,
-        handle: Callable[[Conn[Any, Any]], Awaitable[None]],
-        params: Value,
-        request: Request,
-        websocket: WebSocket | None,
-    ) -> None:
-        """Admit a raw connection and run its handler in the actor's scope. Raises PublicError."""
-        conn: Conn[Any, Any] = Conn(self, "raw", request)
-        conn._websocket = websocket
-        holds = current_chain()
-        admission = Admission(self, conn, params, holds)
-        await admission.prepare()
-        if self._outside is None or self.stopping:
-            raise answers.stopping()
-        done = trio.Event()
-        outcome: list[PublicError | None] = []
-
-        async def serve() -> None:
-            try:
-                await admission.admit(lambda: None)
-                try:
-                    with self.caused_by(conn, holds):
-                        await handle(conn)
-                finally:
-                    self._post_disconnect(conn)
-                outcome.append(None)
-            except WebSocketClosed:
-                outcome.append(None)  # the handler has read or written to the end
-            except Exception as exc:
-                outcome.append(self.public(exc, where, conn))
-            finally:
-                if websocket is not None:
-                    self._sockets -= 1
-                    self._look_again()
-                done.set()
-
-        if websocket is None:
-            scope = self._run_outside(serve)
-        else:
-            self._sockets += 1
-            scope = self._outside.start_soon(serve)
-        try:
-            await done.wait()
-        except trio.Cancelled:
-            admission.withdraw()
-            scope.cancel()
-            with trio.move_on_after(self.host.limits.unwind_timeout, shield=True):
-                await done.wait()
-            raise
-        failed = outcome[0] if outcome else answers.stopping()
-        if failed is not None:
-            raise failed
+        await raw_handlers.serve_websocket(self, websocket, params)
 
     def admit(self, conn: Conn[Any, Any]) -> None:
         """The connection is in `conns` from now on."""
@@ -428,9 +365,9 @@ class Instance:
         self.emitter.forget(session)
         self.expel(session.conn)
         if session.admitted:
-            self._post_disconnect(session.conn)
+            self.post_disconnect(session.conn)
 
-    def _post_disconnect(self, conn: Conn[Any, Any]) -> None:
+    def post_disconnect(self, conn: Conn[Any, Any]) -> None:
         self.expel(conn)
         if "on_disconnect" in self.definition.hooks:
             try:
@@ -488,62 +425,26 @@ class Instance:
 
     def read_state(self) -> Any:
         """`self.state`."""
-        if self.definition.state_codec is None:
-            raise PublicError("actor", "state_not_enabled", "This actor has no state: give its class a state type.")
         found = self._cause()
-        return view(self._state) if found is not None and found.readonly else self._state
+        return self._state.read(readonly=found is not None and found.readonly)
 
     def write_state(self, value: Any) -> None:
         """`self.state = value`."""
-        if self.read_state() is not self._state:
-            raise PublicError("actor", "state_mutation_reentrant", "State cannot be changed inside on_state_change.")
-        self._state = value
-
-    def _encode_state(self) -> bytes:
-        assert self.definition.state_codec is not None
-        return self.definition.state_codec.encode(self._state)
+        found = self._cause()
+        self._state.write(value, readonly=found is not None and found.readonly)
 
     async def report_state_change(self) -> None:
         """At the end of a turn: run `on_state_change` if the state is another than at the end of the last one."""
         if not self.definition.watches_state:
             return
         try:
-            encoded = self._encode_state()
-            if encoded != self._known_state:
-                self._known_state = encoded
+            if self._state.has_changed():
                 with self.caused_by(self.current_conn_or_none(), readonly=True):
                     result = self.actor.on_state_change()
                     if result is not None:
                         await result
         except Exception as exc:
             self.report(exc, "on_state_change", None)
-
-    # -- events -------------------------------------------------------------------------------------------------------
-
-    def subscribe(self, session: Session, name: str) -> None:
-        """In force at once."""
-        self.emitter.subscribe(session, name)
-
-    def unsubscribe(self, session: Session, name: str) -> None:
-        """In force at once. Harmless for what was not subscribed."""
-        self.emitter.unsubscribe(session, name)
-
-    def broadcast(
-        self,
-        event: Event[*tuple[Any, ...]] | str,
-        args: Sequence[object],
-        exclude: "Conn[Any, Any] | str | Iterable[Conn[Any, Any] | str]",
-        where: "Callable[[Conn[Any, Any]], bool] | None",
-    ) -> int:
-        """`self.broadcast`."""
-        return self.emitter.broadcast(event, args, exclude, where)
-
-    def send(self, conn: Conn[Any, Any], event: Event[*tuple[Any, ...]] | str, args: Sequence[object]) -> bool:
-        """`conn.send`."""
-        session = conn._session
-        if session is None or session.ended:
-            return False
-        return self.emitter.send(session, event, args)
 
     # -- errors -------------------------------------------------------------------------------------------------------
 

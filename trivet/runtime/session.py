@@ -277,7 +277,7 @@ class Session:
         """Put a subscription in force. False while its hook decides; the messages behind it wait for that."""
         name = message.event_name
         if not message.subscribe:
-            self.instance.unsubscribe(self, name)
+            self.instance.emitter.unsubscribe(self, name)
             return True
         if name in self.subscriptions:
             return True
@@ -287,7 +287,7 @@ class Session:
             self.protocol_error(error)
             return False
         if event is None or event.subscribe_hook is None:
-            self.instance.subscribe(self, name)
+            self.instance.emitter.subscribe(self, name)
             return True
         self._starting = True
         self._scope.start_soon(self._ask, event, event.subscribe_hook)
@@ -317,7 +317,7 @@ class Session:
             return
         self._starting = False
         if not self._ended:
-            instance.subscribe(self, event.name)
+            instance.emitter.subscribe(self, event.name)
             self._advance()
 
     def statistics(self) -> ConnStatistics:

@@ -1,0 +1,112 @@
+"""When outboxes are flushed: when whatever filled them is about to wait."""
+
+from typing import Final, Protocol
+
+import trio
+
+# A flush of many connections lets other tasks run after so many seconds.
+_YIELD_AFTER: Final = 0.001
+
+
+class Flushable(Protocol):
+    """What a Flusher needs of an outbox."""
+
+    def flush(self) -> None:
+        """Hand over what is queued. Must not raise."""
+        ...
+
+    def unmark(self) -> None:
+        """It is on the flusher's list no more."""
+        ...
+
+
+class Flusher:
+    """The outboxes of one actor that have something to flush.
+
+    Inside the actor's own turns (`inline`) the actor flushes before it waits. Whatever else emits (a hook, a
+    background task, an action that awaits) has the host's flush task scheduled, which runs as soon as the emitter
+    suspends.
+    """
+
+    __slots__ = ("_dirty", "_flushes", "_scheduled", "inline")
+
+    def __init__(self, flushes: "FlushTask") -> None:
+        self.inline = False
+        self._dirty: list[Flushable] = []
+        self._flushes = flushes
+        self._scheduled = False
+
+    def add(self, outbox: Flushable) -> None:
+        """Flush this outbox with the next flush."""
+        self._dirty.append(outbox)
+        if not self.inline and not self._scheduled:
+            self._scheduled = True
+            self._flushes.schedule(self)
+
+    def leave_inline(self) -> None:
+        """The turn is about to await: what it emitted, and what it will emit, is the flush task's."""
+        self.inline = False
+        if self._dirty and not self._scheduled:
+            self._scheduled = True
+            self._flushes.schedule(self)
+
+    @property
+    def dirty(self) -> bool:
+        """Whether there is anything to flush."""
+        return bool(self._dirty)
+
+    def flush_now(self) -> None:
+        """Flush all of them without a pause."""
+        self._scheduled = False
+        dirty, self._dirty = self._dirty, []
+        for outbox in dirty:
+            outbox.unmark()
+            outbox.flush()
+
+    async def flush(self) -> None:
+        """Flush all of them, letting other tasks run each millisecond."""
+        self._scheduled = False
+        while self._dirty:
+            dirty, self._dirty = self._dirty, []
+            deadline = trio.current_time() + _YIELD_AFTER
+            for index, outbox in enumerate(dirty):
+                outbox.unmark()
+                outbox.flush()
+                if not index & 31 and trio.current_time() > deadline:
+                    inline, self.inline = self.inline, False
+                    try:
+                        await trio.lowlevel.checkpoint()
+                    except BaseException:
+                        self._dirty = dirty[index + 1 :] + self._dirty
+                        raise
+                    self.inline = inline
+                    deadline = trio.current_time() + _YIELD_AFTER
+
+
+class FlushTask:
+    """One task for a host that flushes for everything that emits outside an actor's own turns."""
+
+    def __init__(self) -> None:
+        self._pending: list[Flusher] = []
+        self._parked: trio.lowlevel.Task | None = None
+
+    def schedule(self, flusher: Flusher) -> None:
+        """Flush once the running task suspends."""
+        self._pending.append(flusher)
+        if self._parked is not None:
+            task, self._parked = self._parked, None
+            trio.lowlevel.reschedule(task)
+
+    async def run(self) -> None:
+        """Runs until cancelled."""
+        while True:
+            while self._pending:
+                pending, self._pending = self._pending, []
+                for flusher in pending:
+                    await flusher.flush()
+            self._parked = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(self._abort)
+
+    def _abort(self, raise_cancel: object) -> trio.lowlevel.Abort:
+        self._parked = None
+        return trio.lowlevel.Abort.SUCCEEDED

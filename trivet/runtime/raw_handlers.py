@@ -1,0 +1,101 @@
+"""Raw requests and WebSockets: admitted like every connection, served outside the turn, never reached by events."""
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from trivet.errors import PublicError
+from trivet.protocol.values import Value
+from trivet.raw import Request, Response, WebSocket, WebSocketClosed
+from trivet.runtime import answers
+from trivet.runtime.admission import Admission
+from trivet.runtime.connection import Conn
+from trivet.runtime.context import current_chain
+from trivet.runtime.hooks import with_timeout
+
+if TYPE_CHECKING:
+    from trivet.runtime.instance import Instance
+
+
+async def fetch(instance: "Instance", request: Request, params: Value) -> Response:
+    """The answer of `on_request`. Raises PublicError."""
+    if "on_request" not in instance.definition.hooks:
+        raise PublicError("actor", "no_request_handler", "The actor takes no raw requests.")
+    timeout = instance.definition.options.action_timeout or instance.host.limits.action_timeout
+    answered: list[Response] = []
+
+    async def handle() -> None:
+        response: object = await with_timeout(timeout, "on_request", lambda: instance.actor.on_request(request))
+        if not isinstance(response, Response):  # pyright: ignore[reportUnnecessaryIsInstance]  # users err
+            raise PublicError("actor", "invalid_response", "onRequest handler must return a Response")
+        answered.append(response)
+
+    await _serve(instance, "on_request", handle, params, request, None)
+    if not answered:
+        raise answers.stopping()
+    return answered[0]
+
+
+async def serve_websocket(instance: "Instance", websocket: WebSocket, params: Value) -> None:
+    """Runs `on_websocket` to its end. Raises PublicError when it is refused or fails."""
+    if "on_websocket" not in instance.definition.hooks:
+        raise PublicError("actor", "no_websocket_handler", "The actor takes no raw WebSockets.")
+
+    async def handle() -> None:
+        result = instance.actor.on_websocket(websocket)
+        if result is not None:
+            await result
+
+    assert websocket.request is not None
+    await _serve(instance, "on_websocket", handle, params, websocket.request, websocket)
+
+
+async def _serve(
+    instance: "Instance",
+    where: str,
+    handle: Callable[[], Awaitable[None]],
+    params: Value,
+    request: Request,
+    websocket: WebSocket | None,
+) -> None:
+    """Admit a raw connection and run its handler in the actor's scope. Raises PublicError."""
+    conn: Conn[Any, Any] = Conn(instance, "raw", request)
+    conn._websocket = websocket
+    holds = current_chain()
+    admission = Admission(instance, conn, params, holds)
+    await admission.prepare()
+    if instance.stopping:
+        raise answers.stopping()
+    done = trio.Event()
+    failure: list[PublicError] = []
+
+    async def serve() -> None:
+        try:
+            await admission.admit(lambda: None)
+            try:
+                with instance.caused_by(conn, holds):
+                    await handle()
+            finally:
+                instance.post_disconnect(conn)
+        except WebSocketClosed:
+            pass  # the handler has read or written to the end
+        except trio.Cancelled:
+            failure.append(answers.stopping())
+            raise
+        except Exception as exc:
+            failure.append(instance.public(exc, where, conn))
+        finally:
+            done.set()
+
+    scope = instance.run_outside(serve) if websocket is None else instance.run_socket(serve)
+    try:
+        await done.wait()
+    except trio.Cancelled:
+        admission.withdraw()
+        scope.cancel()
+        with trio.move_on_after(instance.host.limits.unwind_timeout, shield=True):
+            await done.wait()
+        raise
+    if failure:
+        raise failure[0]
