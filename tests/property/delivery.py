@@ -35,9 +35,10 @@ op: st.SearchStrategy[Op] = (
     | st.tuples(st.just("kick"), labels)
 )
 ops = st.lists(op, max_size=4)
-ops_of_client = st.lists(op | st.tuples(st.just("fail")), max_size=4)
+ops_of_client: st.SearchStrategy[list[Op]] = st.lists(op | st.tuples(st.just("fail")), max_size=4)
 calls: st.SearchStrategy[Call] = st.sampled_from(["act", "actAsync", "actBeside"])
-messages: st.SearchStrategy[Message] = st.tuples(calls, ops_of_client) | st.tuples(events, st.booleans())
+calls_of_client: st.SearchStrategy[Message] = st.tuples(calls, ops_of_client)
+messages = calls_of_client | st.tuples(events, st.booleans())
 
 
 @attrs.frozen

@@ -48,6 +48,7 @@ class Mark:
     serial: bool = True
 
 
+Arrival: TypeAlias = tuple[Literal["init", "event", "answer", "error", "close"], int]
 Entry: TypeAlias = Emit | Mark
 ENTERS: Final = ("connect", "call", "disconnect")
 LEAVES: Final = ("admitted", "refused", "return", "disconnected")
@@ -71,8 +72,8 @@ class Trace:
     """One connection as its client knows it."""
 
     label: int
-    sent: list[Sent] = attrs.field(factory=list)
-    arrived: list[tuple[Literal["init", "event", "answer", "error", "close"], int]] = attrs.field(factory=list)
+    sent: list[Sent] = attrs.field(factory=list[Sent])
+    arrived: list[Arrival] = attrs.field(factory=list["Arrival"])
     """The number is an event's moment, an answer's call, or a close frame's code."""
     left: tuple[int, int] = (NEVER, NEVER)
     """The window in which the client left, if it did."""
@@ -177,9 +178,8 @@ class Model:
 
     def end(self, trace: Trace) -> tuple[int, int]:
         """The window in which the connection leaves the actor."""
-        ends = [trace.left]
-        for moment in (self.moment("kick", trace.label), self.moment("refused", trace.label)):
-            ends.append((moment, moment + 1))
+        kicked, refused = self.moment("kick", trace.label), self.moment("refused", trace.label)
+        ends = [trace.left, (kicked, kicked + 1), (refused, refused + 1)]
         ends += [window for sent, window in self.windows(trace) if sent.event == "forbidden"]
         return min(first for first, _ in ends), min(last for _, last in ends)
 
@@ -232,7 +232,7 @@ class Model:
         arrived = set(trace.events())
         changes = [(sent, window) for sent, window in self.windows(trace) if sent.event != "forbidden"]
         until = len(self.journal) if not trace.cut else max(arrived, default=-1) + 1
-        possible = {0}  # how many of the changes may be in force
+        possible: set[int] = {0}  # how many of the changes may be in force
         for i, entry in enumerate(self.journal[:until]):
             for done in range(len(changes)):
                 if done in possible and changes[done][1][0] <= i:

@@ -31,14 +31,16 @@ SEARCH = settings(
     deadline=None,
     report_multiple_bugs=False,
     phases=[Phase.generate],
-    suppress_health_check=list(HealthCheck),
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
 )
 
 put = Outbox.put
 receive = Session.receive
-post_disconnect = Instance._post_disconnect
+post_disconnect = Instance.post_disconnect
 expel = Instance.expel
 answer = Session.answer
+post = Session._post
+subscribe = Emitter.subscribe
 
 
 def is_event(outbox: Outbox, frame: bytes) -> bool:
@@ -79,12 +81,12 @@ def keep_subscribed(self: Emitter, session: Session, name: str) -> None:
     pass
 
 
-def subscribe_soon(self: Instance, session: Session, name: str) -> None:
-    async def subscribe() -> None:
+def subscribe_soon(self: Emitter, session: Session, name: str) -> None:
+    async def another_task() -> None:
         if not session.ended:
-            self.emitter.subscribe(session, name)
+            subscribe(self, session, name)
 
-    session._scope.start_soon(subscribe)
+    session._scope.start_soon(another_task)
 
 
 def overtake(self: Session, message: ToServer, **kwargs: Any) -> None:
@@ -98,8 +100,11 @@ def overtake(self: Session, message: ToServer, **kwargs: Any) -> None:
 
 
 def take_no_turn(self: Session, message: ActionRequest, action: Any, chain: Any) -> None:
-    self._starting = True
-    self.instance.start_concurrent(ActionJob(self, message, action, chain))
+    if action is None or self._posted or self._incoming:
+        post(self, message, action, chain)
+    else:
+        self._starting = True
+        self.instance.start_concurrent(ActionJob(self, message, action, chain))
 
 
 def disconnect_twice(self: Instance, conn: Conn[Any, Any]) -> None:
@@ -131,8 +136,8 @@ PLANTS = [
     (Session, "_post", take_no_turn, "turns"),
     (Emitter, "unsubscribe", keep_subscribed, "unsubscribed"),
     (emit, "_ids", exclude_nobody, "stray"),
-    (Instance, "subscribe", subscribe_soon, "lost"),
-    (Instance, "_post_disconnect", disconnect_twice, "on_disconnect"),
+    (Emitter, "subscribe", subscribe_soon, "lost"),
+    (Instance, "post_disconnect", disconnect_twice, "on_disconnect"),
     (Instance, "expel", stay, "conns"),
 ]
 
@@ -152,9 +157,8 @@ def test_a_planted_bug_is_found_and_named(
     ("target", "name", "plant", "steps"),
     [
         (Session, "answer", answer_first, 4),
-        (Session, "answer", forget_the_call, 3),
         (Instance, "expel", stay, 3),
-        (Instance, "_post_disconnect", disconnect_twice, 3),
+        (Instance, "post_disconnect", disconnect_twice, 3),
     ],
 )
 def test_a_planted_bug_is_shrunk(

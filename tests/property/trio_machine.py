@@ -9,7 +9,7 @@ from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from random import Random
-from typing import Any, ClassVar, Final, TypeVar
+from typing import Any, ClassVar, Final, TypeVar, cast
 
 import outcome
 import trio
@@ -155,8 +155,11 @@ def _alone() -> Generator[None]:
     """Take the one exception out of the groups that nurseries have wrapped it in."""
     try:
         yield
-    except BaseExceptionGroup as group:
-        error: BaseException = group
-        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-            error = error.exceptions[0]
+    except BaseException as exc:
+        error = exc
+        while isinstance(error, BaseExceptionGroup):
+            inner = list(cast("BaseExceptionGroup[BaseException]", error).exceptions)
+            if len(inner) > 1:
+                break
+            error = inner[0]
         raise error from None
