@@ -17,12 +17,12 @@ import trio
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+from tests.conftest import Certificate
 from trivet import cli
 from trivet.registry import Registry
 from trivet.server import Server, serve
 
 ROOT = Path(__file__).parent.parent
-CERTIFICATE = Path(__file__).parent / "server" / "localhost.pem"
 ACTORS = """
 from trivet.actor import Actor, action
 from trivet.registry import Registry
@@ -139,8 +139,8 @@ def test_it_can_listen_on_a_socket_that_outlives_it(start: Start) -> None:
                 assert process.wait(10) == 0
 
 
-def test_tls_from_files(start: Start) -> None:
-    with start("--port", "0", "--tls-cert", str(CERTIFICATE)) as process:
+def test_tls_from_files(start: Start, certificate: Certificate) -> None:
+    with start("--port", "0", "--tls-cert", str(certificate.chain)) as process:
         assert url_of(process).startswith("https://127.0.0.1:")
 
 

@@ -7,6 +7,7 @@ from trivet.client import Client as Client
 from trivet.client import Connection as Connection
 from trivet.client import Handle as Handle
 from trivet.client import open_client as open_client
+from trivet.conversion import wire_name as wire_name
 from trivet.errors import ActorError as ActorError
 from trivet.errors import ConnectionEnded as ConnectionEnded
 from trivet.errors import ConnectionLost as ConnectionLost

@@ -1,11 +1,13 @@
 """The client with trivet's own server, over a real socket."""
 
+import ssl
 from functools import partial
 from typing import get_args
 
 import pytest
 import trio
 
+from tests.conftest import Certificate
 from tests.test_local import ChatRoom, Message, Params, registry
 from trivet.client import open_client
 from trivet.errors import ActorError, ConnectionEnded
@@ -39,4 +41,22 @@ async def test_everything_works_over_a_socket(encoding: Encoding) -> None:
                         pass
                 with pytest.raises(ActorError, match="not_found"):
                     await client.get(ChatRoom, "missing").call(ChatRoom.history)
+        nursery.cancel_scope.cancel()
+
+
+async def test_everything_works_over_tls(certificate: Certificate) -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate.chain)
+    trust = ssl.create_default_context(cafile=str(certificate.authority))
+    async with trio.open_nursery() as nursery:
+        server = await nursery.start(partial(serve, registry, port=0, ssl_context=context))
+        with trio.fail_after(30):
+            async with open_client(server.url, tls=trust) as client:
+                handle = client.get_or_create(ChatRoom, "tls", params=Params("bob"))
+                assert await handle.call(ChatRoom.send_message, "hi") == Message("bob", "hi")
+                async with handle.connect() as room:
+                    got: list[Message] = []
+                    room.on(ChatRoom.message_sent, got.append)
+                    await room.call(ChatRoom.send_message, "x" * 50_000)
+                    assert [len(message.text) for message in got] == [50_000]
         nursery.cancel_scope.cancel()

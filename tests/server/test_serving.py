@@ -19,6 +19,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 from wsproto.events import CloseConnection
 
+from tests.conftest import Certificate
 from tests.server.support import REGISTRY, HttpPeer, WebSocketPeer, to
 from trivet.actor import Actor, action
 from trivet.limits import Limits
@@ -26,7 +27,6 @@ from trivet.registry import Registry
 from trivet.server import Server, serve, serve_stream
 from trivet.server.descriptors import raise_descriptor_limit
 
-CERTIFICATE = Path(__file__).with_name("localhost.pem")
 CALL = '{"body":{"tag":"ActionRequest","val":{"id":%d,"name":"%s","args":[%s]}}}'
 
 
@@ -191,12 +191,12 @@ async def test_a_client_that_reads_late_gets_everything(nursery: trio.Nursery) -
         assert sizes == [0, *range(500_000, 500_010)]
 
 
-async def test_tls(nursery: trio.Nursery, dial: Dialer) -> None:
+async def test_tls(nursery: trio.Nursery, dial: Dialer, certificate: Certificate) -> None:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(CERTIFICATE)
+    context.load_cert_chain(certificate.chain)
     server = await start(nursery, ssl_context=context)
     assert server.url == f"https://127.0.0.1:{server.port}"
-    trust = ssl.create_default_context(cafile=str(CERTIFICATE))
+    trust = ssl.create_default_context(cafile=str(certificate.authority))
 
     async def connect_tls() -> trio.SSLStream[trio.SocketStream]:
         stream = await dial.tcp(server)
@@ -227,9 +227,9 @@ async def _drained(stream: trio.abc.Stream) -> bytes:
     return data
 
 
-async def test_a_tls_handshake_has_a_deadline(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_tls_handshake_has_a_deadline(autojump_clock: trio.testing.MockClock, certificate: Certificate) -> None:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(CERTIFICATE)
+    context.load_cert_chain(certificate.chain)
     ours, theirs = trio.testing.memory_stream_pair()
     async with trio.open_nursery() as nursery:
         server = await start(nursery)

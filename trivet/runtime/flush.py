@@ -1,11 +1,14 @@
 """When outboxes are flushed: when whatever filled them is about to wait."""
 
+import time
 from typing import Final, Protocol
 
 import trio
 
 # A flush of many connections lets other tasks run after so many seconds.
 _YIELD_AFTER: Final = 0.001
+# The shortest and the longest time for which a busy actor gathers before it flushes.
+_PATIENCE: Final = (0.001, 0.020)
 
 
 class Flushable(Protocol):
@@ -28,10 +31,14 @@ class Flusher:
     suspends.
     """
 
-    __slots__ = ("_dirty", "_flushes", "_scheduled", "inline")
+    __slots__ = ("_dirty", "_flushes", "_scheduled", "inline", "patience")
 
     def __init__(self, flushes: "FlushTask") -> None:
         self.inline = False
+        self.patience = _PATIENCE[0]
+        """How long a busy actor may gather: as long as its last flush took, for then each connection gets several
+        events in one send, and gathering costs at most as much time as sending.
+        """
         self._dirty: list[Flushable] = []
         self._flushes = flushes
         self._scheduled = False
@@ -50,11 +57,6 @@ class Flusher:
             self._scheduled = True
             self._flushes.schedule(self)
 
-    @property
-    def dirty(self) -> bool:
-        """Whether there is anything to flush."""
-        return bool(self._dirty)
-
     def flush_now(self) -> None:
         """Flush all of them without a pause."""
         self._scheduled = False
@@ -66,6 +68,9 @@ class Flusher:
     async def flush(self) -> None:
         """Flush all of them, letting other tasks run each millisecond."""
         self._scheduled = False
+        if not self._dirty:
+            return
+        began = time.perf_counter()
         while self._dirty:
             dirty, self._dirty = self._dirty, []
             deadline = trio.current_time() + _YIELD_AFTER
@@ -81,6 +86,7 @@ class Flusher:
                         raise
                     self.inline = inline
                     deadline = trio.current_time() + _YIELD_AFTER
+        self.patience = min(max(_PATIENCE[0], time.perf_counter() - began), _PATIENCE[1])
 
 
 class FlushTask:

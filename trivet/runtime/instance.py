@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from trivet.client import Client
     from trivet.runtime.host import Host
 
-# After so many turns, or so long, the loop flushes and lets other tasks run even though its inbox is not empty.
+# After so many turns the loop flushes even though its inbox is not empty; so often it lets other tasks run.
 _TURNS_AT_MOST: Final = 64
 _SECONDS_AT_MOST: Final = 0.001
 
@@ -136,7 +136,8 @@ class Instance:
 
     async def _take_turns(self) -> None:
         jobs, flusher = self._jobs, self.flusher
-        turns, since = 0, time.perf_counter()
+        turns, flushed = 0, time.perf_counter()
+        yielded = flushed
         while True:
             try:
                 job = jobs.receive_nowait()
@@ -149,14 +150,21 @@ class Instance:
                     flusher.inline = False
                     await flusher.flush()
                     job = await jobs.receive()
-                turns, since = 0, time.perf_counter()
+                turns, flushed = 0, time.perf_counter()
+                yielded = flushed
             else:
                 turns += 1
-                if turns >= _TURNS_AT_MOST or time.perf_counter() - since > _SECONDS_AT_MOST:
+                now = time.perf_counter()
+                if turns >= _TURNS_AT_MOST or now - flushed > flusher.patience:
                     flusher.inline = False
                     await flusher.flush()
                     await trio.lowlevel.checkpoint()
-                    turns, since = 0, time.perf_counter()
+                    turns, flushed = 0, time.perf_counter()
+                    yielded = flushed
+                elif now - yielded > _SECONDS_AT_MOST:
+                    # The others run, but nothing is flushed: what more of them arrives goes into the same flush.
+                    await trio.lowlevel.checkpoint()
+                    yielded = time.perf_counter()
             flusher.inline = True
             self.turn_hold = hold = Hold(self)
             try:
