@@ -2,7 +2,9 @@
 
 import logging
 import sys
+import time
 from itertools import count
+from types import SimpleNamespace
 from typing import Final
 from unittest import mock
 
@@ -11,11 +13,12 @@ import trio
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, MultipleResults, consumes, initialize, invariant, multiple, precondition, rule
 
-from tests.property.model import Model, Trace, Violation
+from tests.property.model import Entry, Model, Trace, Violation
 from tests.property.trio_machine import TrioMachine, seeds
 from tests.property.world import Call, Client, Message, Op, Room
 from trivet import Limits, Registry
 from trivet.protocol.codec import ENCODINGS, Encoding
+from trivet.runtime import flush as flush_module
 from trivet.runtime import instance as instance_module
 from trivet.runtime.host import Host, open_host
 from trivet.runtime.instance import Instance
@@ -90,11 +93,13 @@ class DeliveryMachine(TrioMachine):
         self._close = trio.Event()
         self._errors = _Errors()
         logging.getLogger("trivet").addHandler(self._errors)
-        # The actor's loop pauses after a millisecond of real time; examples must not depend on that.
-        self._endless = mock.patch.object(instance_module, "_SECONDS_AT_MOST", float("inf"))
+        # The actor's loop and its flushes look at real time to share the processor; examples must not depend on that.
+        virtual = SimpleNamespace(time=time.time, perf_counter=trio.current_time)
+        self._clocks = [mock.patch.object(module, "time", virtual) for module in (instance_module, flush_module)]
 
     async def open(self) -> None:
-        self._endless.start()
+        for clock in self._clocks:
+            clock.start()
         await self.nursery.start(self._keep_host)
         self._instance, _ = await self._host.get_or_create("default", "room", ("general",))
         room = self._instance.actor
@@ -195,15 +200,21 @@ class DeliveryMachine(TrioMachine):
                 super().teardown()
             self.nothing_is_logged_as_an_error()
         finally:
-            self._endless.stop()
+            for clock in self._clocks:
+                clock.stop()
             logging.getLogger("trivet").removeHandler(self._errors)
+
+    @property
+    def journal(self) -> list[Entry]:
+        """What the actor did so far."""
+        return self._room.journal
 
     def _judge(self) -> None:
         for client in self._clients:
             self.call(client.hold, False)
         self.run(trio.sleep, 30)
         self.settle()
-        journal = self._room.journal
+        journal = self.journal
         for client in self._clients:
             client.trace.settle(len(journal))
         Model(journal).judge([client.trace for client in self._clients])

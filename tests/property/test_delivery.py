@@ -61,3 +61,19 @@ def test_a_subscription_that_waits_behind_a_call_ends_with_its_connection() -> N
         machine.let_all_happen()
     finally:
         machine.teardown()
+
+
+def test_an_example_is_the_same_each_time() -> None:
+    journals: list[str] = []
+
+    class Recording(DeliveryMachine):
+        def teardown(self) -> None:
+            super().teardown()
+            journals.append(repr(self.journal))
+
+    search = settings(max_examples=15, stateful_step_count=40, derandomize=True, database=None, phases=[Phase.generate])
+    run_state_machine_as_test(Recording, settings=search)
+    first = journals.copy()
+    journals.clear()
+    run_state_machine_as_test(Recording, settings=search)
+    assert journals == first
