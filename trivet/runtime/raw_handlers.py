@@ -70,14 +70,20 @@ async def _serve(
     done = trio.Event()
     failure: list[PublicError] = []
 
+    admitted = False
+
+    def welcome() -> None:
+        nonlocal admitted
+        admitted = True
+        if done.is_set():  # it left while on_connect ran
+            instance.post_disconnect(conn)
+
     async def serve() -> None:
         try:
-            await admission.admit(lambda: None)
-            try:
+            await admission.admit(welcome)
+            if admitted:
                 with instance.caused_by(conn, holds):
                     await handle()
-            finally:
-                instance.post_disconnect(conn)
         except WebSocketClosed:
             pass  # the handler has read or written to the end
         except trio.Cancelled:
@@ -86,6 +92,8 @@ async def _serve(
         except Exception as exc:
             failure.append(instance.public(exc, where, conn))
         finally:
+            if admitted:
+                instance.post_disconnect(conn)
             done.set()
 
     scope = instance.run_outside(serve) if websocket is None else instance.run_socket(serve)
