@@ -73,6 +73,7 @@ class Calls:
                 self._outgoing.withdraw(call)
                 self._room.release()
         if call.error is not None:
+            await trio.lowlevel.checkpoint_if_cancelled()  # what ended the connection may have cancelled the caller too
             raise call.error
         if not call.settled.is_set():
             what = "answered" if call.taken else "sent"

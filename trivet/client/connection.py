@@ -222,6 +222,8 @@ class Connection(Generic[A]):
 
     async def _call(self, action: RemoteAction, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self._end is not None:
+            # Where a cancellation has ended the connection, it is what the caller shall see.
+            await trio.lowlevel.checkpoint_if_cancelled()
             raise self._end.to_exception()
         if self._manager is None:
             raise RuntimeError("enter the connection before calling: async with handle.connect() as connection")
