@@ -2,11 +2,8 @@
 
 import logging
 import sys
-import time
 from itertools import count
-from types import SimpleNamespace
 from typing import Final
-from unittest import mock
 
 import attrs
 import trio
@@ -18,8 +15,6 @@ from tests.property.trio_machine import TrioMachine, seeds
 from tests.property.world import Call, Client, Message, Op, Room
 from trivet import Limits, Registry
 from trivet.protocol.codec import ENCODINGS, Encoding
-from trivet.runtime import flush as flush_module
-from trivet.runtime import instance as instance_module
 from trivet.runtime.host import Host, open_host
 from trivet.runtime.instance import Instance
 
@@ -93,13 +88,8 @@ class DeliveryMachine(TrioMachine):
         self._close = trio.Event()
         self._errors = _Errors()
         logging.getLogger("trivet").addHandler(self._errors)
-        # The actor's loop and its flushes look at real time to share the processor; examples must not depend on that.
-        virtual = SimpleNamespace(time=time.time, perf_counter=trio.current_time)
-        self._clocks = [mock.patch.object(module, "time", virtual) for module in (instance_module, flush_module)]
 
     async def open(self) -> None:
-        for clock in self._clocks:
-            clock.start()
         await self.nursery.start(self._keep_host)
         self._instance, _ = await self._host.get_or_create("default", "room", ("general",))
         room = self._instance.actor
@@ -200,8 +190,6 @@ class DeliveryMachine(TrioMachine):
                 super().teardown()
             self.nothing_is_logged_as_an_error()
         finally:
-            for clock in self._clocks:
-                clock.stop()
             logging.getLogger("trivet").removeHandler(self._errors)
 
     @property

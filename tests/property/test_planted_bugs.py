@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import trio
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
@@ -83,6 +84,8 @@ def keep_subscribed(self: Emitter, session: Session, name: str) -> None:
 
 def subscribe_soon(self: Emitter, session: Session, name: str) -> None:
     async def another_task() -> None:
+        for _ in range(3):
+            await trio.lowlevel.checkpoint()
         if not session.ended:
             subscribe(self, session, name)
 

@@ -1,6 +1,5 @@
 """When outboxes are flushed: when whatever filled them is about to wait."""
 
-import time
 from typing import Final, Protocol
 
 import trio
@@ -70,7 +69,7 @@ class Flusher:
         self._scheduled = False
         if not self._dirty:
             return
-        began = time.perf_counter()
+        began = trio.current_time()
         while self._dirty:
             dirty, self._dirty = self._dirty, []
             deadline = trio.current_time() + _YIELD_AFTER
@@ -86,7 +85,7 @@ class Flusher:
                         raise
                     self.inline = inline
                     deadline = trio.current_time() + _YIELD_AFTER
-        self.patience = min(max(_PATIENCE[0], time.perf_counter() - began), _PATIENCE[1])
+        self.patience = min(max(_PATIENCE[0], trio.current_time() - began), _PATIENCE[1])
 
 
 class FlushTask:

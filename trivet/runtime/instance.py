@@ -136,7 +136,7 @@ class Instance:
 
     async def _take_turns(self) -> None:
         jobs, flusher = self._jobs, self.flusher
-        turns, flushed = 0, time.perf_counter()
+        turns, flushed = 0, trio.current_time()
         yielded = flushed
         while True:
             try:
@@ -150,21 +150,21 @@ class Instance:
                     flusher.inline = False
                     await flusher.flush()
                     job = await jobs.receive()
-                turns, flushed = 0, time.perf_counter()
+                turns, flushed = 0, trio.current_time()
                 yielded = flushed
             else:
                 turns += 1
-                now = time.perf_counter()
+                now = trio.current_time()
                 if turns >= _TURNS_AT_MOST or now - flushed > flusher.patience:
                     flusher.inline = False
                     await flusher.flush()
                     await trio.lowlevel.checkpoint()
-                    turns, flushed = 0, time.perf_counter()
+                    turns, flushed = 0, trio.current_time()
                     yielded = flushed
                 elif now - yielded > _SECONDS_AT_MOST:
                     # The others run, but nothing is flushed: what more of them arrives goes into the same flush.
                     await trio.lowlevel.checkpoint()
-                    yielded = time.perf_counter()
+                    yielded = trio.current_time()
             flusher.inline = True
             self.turn_hold = hold = Hold(self)
             try:
@@ -369,13 +369,12 @@ class Instance:
         self._conns.pop(conn.id, None)
 
     def forget(self, session: Session) -> None:
-        """An events connection ends: out of `conns` and every subscription, then `on_disconnect` in its turn."""
+        """An events connection has ended: it is out of `conns` and of every subscription."""
         self.emitter.forget(session)
         self.expel(session.conn)
-        if session.admitted:
-            self.post_disconnect(session.conn)
 
     def post_disconnect(self, conn: Conn[Any, Any]) -> None:
+        """`on_disconnect` of a connection that has ended, in its turn."""
         self.expel(conn)
         if "on_disconnect" in self.definition.hooks:
             try:

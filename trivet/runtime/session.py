@@ -48,6 +48,7 @@ class Session:
         "_posted",
         "_scope",
         "_starting",
+        "_told",
         "_unanswered",
         "conn",
         "format",
@@ -85,6 +86,7 @@ class Session:
         self._admitted = False
         self._ended = False
         self._kicked = False
+        self._told = False
         # Messages that have not been released; serial actions released to the inbox but not started; whether a
         # concurrent action or a subscription was released and has not taken effect yet.
         self._incoming: deque[tuple[ToServer, Chain]] = deque()
@@ -119,8 +121,8 @@ class Session:
         self._admitted = True
         if self._ended:  # it left, or was kicked, while on_connect ran
             self.instance.forget(self)
-            return
-        self._send(Init(self.instance.actor_id, self.conn.id))
+        else:
+            self._send(Init(self.instance.actor_id, self.conn.id))
         self._advance()
 
     def _refuse(self, error: PublicError) -> None:
@@ -138,6 +140,7 @@ class Session:
         self.instance.forget(self)
         if self._admission is not None:
             self._admission.withdraw()
+        self._advance()
 
     def end(self, code: int, reason: str) -> None:
         """End the connection from this side: what is queued, then the close frame."""
@@ -163,6 +166,7 @@ class Session:
 
     def protocol_error(self, error: PublicError) -> None:
         """The peer sent what cannot be handled: its connection ends with 1011 and the error's name."""
+        self._incoming.clear()
         self.end(INTERNAL, format_reason(error.group, error.code))
 
     def send_control(self, frame: bytes) -> None:
@@ -188,9 +192,14 @@ class Session:
         self._advance()
 
     def _advance(self) -> None:
-        """Release what may start now."""
-        if not self._admitted or self._starting:
-            return
+        """Release what may start now. After the last of it, a connection that has ended gets its `on_disconnect`."""
+        if self._admitted and not self._starting:
+            self._release()
+            if self._ended and not self._incoming and not self._starting and not self._told:
+                self._told = True
+                self.instance.post_disconnect(self.conn)
+
+    def _release(self) -> None:
         while self._incoming:
             message, chain = self._incoming[0]
             if isinstance(message, ActionRequest):
@@ -228,11 +237,9 @@ class Session:
             self._starting = False
         else:
             self._posted -= 1
-        if self._kicked:
-            return False
-        if self._incoming:
+        if self._incoming or self._ended:
             self._advance()
-        return True
+        return not self._kicked
 
     # -- answers ------------------------------------------------------------------------------------------------------
 
@@ -275,6 +282,8 @@ class Session:
 
     def _subscribe(self, message: SubscriptionRequest) -> bool:
         """Put a subscription in force. False while its hook decides; the messages behind it wait for that."""
+        if self._ended:
+            return True
         name = message.event_name
         if not message.subscribe:
             self.instance.emitter.unsubscribe(self, name)
@@ -312,12 +321,12 @@ class Session:
                 )
             if allowed is not True:
                 raise answers.forbidden()
+            if not self._ended:
+                instance.emitter.subscribe(self, event.name)
         except Exception as exc:
             self.protocol_error(instance.public(exc, f"can_subscribe of {event.name}", self.conn))
-            return
-        self._starting = False
-        if not self._ended:
-            instance.emitter.subscribe(self, event.name)
+        finally:  # also when the client has left: the calls behind it go on
+            self._starting = False
             self._advance()
 
     def statistics(self) -> ConnStatistics:
@@ -330,11 +339,6 @@ class Session:
             self._unanswered,
             len(self.subscriptions),
         )
-
-    @property
-    def admitted(self) -> bool:
-        """Whether the connection has been in the actor's sight with `on_connect` done."""
-        return self._admitted
 
     @property
     def ended(self) -> bool:
