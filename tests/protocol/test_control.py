@@ -8,7 +8,9 @@ import pytest
 from trivet.errors import DecodeError, EncodeError, PublicError
 from trivet.limits import Limits
 from trivet.protocol import control
+from trivet.protocol.codec import encode_input
 from trivet.protocol.control import ActorRecord, ActorsQuery, CreateActor, Metadata
+from trivet.protocol.values import UNDEFINED
 
 LIMITS = Limits()
 RECORD = ActorRecord(
@@ -47,12 +49,19 @@ class TestCreation:
 
     def test_everything_that_it_may_hold(self) -> None:
         request = CreateActor(
-            name="a", key=("x/y", ""), input=["$a", 2**60], pool="p", datacenter="eu", crash_policy="destroy"
+            name="a",
+            key=("x/y", ""),
+            input=encode_input(["$a", 2**60]),
+            pool="p",
+            datacenter="eu",
+            crash_policy="destroy",
         )
         assert control.parse_create(control.build_create(request), LIMITS) == request
+        assert request.decode_input() == ["$a", 2**60]
 
     def test_the_least_that_it_may_hold(self) -> None:
         assert control.parse_create(b'{"name":"a","key":null,"more":[]}', LIMITS) == CreateActor(name="a", key=None)
+        assert CreateActor(name="a", key=None).decode_input() is UNDEFINED
         assert control.parse_create(control.build_create(CreateActor(name="a", key=None)), LIMITS).key is None
         assert control.parse_create(b'{"name":"a","key":"/"}', LIMITS).key == ()
 
@@ -66,9 +75,12 @@ class TestCreation:
             (b'{"name":"a","key":[]}', "api.bad_request"),
             (b'{"name":"a","crash_policy":"explode"}', "api.bad_request"),
             (b'{"name":"a","input":"*"}', "api.bad_request"),
-            (b'{"name":"a","input":"/w=="}', "api.bad_request"),
             (b'{"name":""}', "actor.invalid_request"),
             (b'{"name":"a","key":"' + b"x" * 129 + b'"}', "actor.invalid_request"),
+            (b'{"name":"a","key":"' + b"\\\\0" * 600 + b'"}', "actor.invalid_request"),
+            (b'{"name":"a","x":NaN}', "api.bad_request"),
+            (b'{"name":"a","x":"\\ud800"}', "api.bad_request"),
+            (b"[" * 100_000, "api.bad_request"),
             (b'{"name":"a","input":"' + b"AAAA" * 100 + b'"}', "actor.invalid_request"),
         ],
     )
@@ -77,9 +89,19 @@ class TestCreation:
             control.parse_create(body, Limits(input=100))
         assert f"{caught.value.group}.{caught.value.code}" == error
 
+    def test_an_input_is_read_when_it_is_asked_for(self) -> None:
+        request = control.parse_create(b'{"name":"a","input":"/w=="}', LIMITS)
+        with pytest.raises(PublicError) as caught:
+            request.decode_input()
+        assert caught.value.code == "bad_request"
+
+    def test_what_is_not_asked_for_may_be_any_json(self) -> None:
+        body = b'{"name":"a","x":[1,2.5,1e999,' + b"7" * 5000 + b',["$Set",[[]]]]}'
+        assert control.parse_create(body, LIMITS) == CreateActor(name="a", key=None)
+
     def test_an_input_that_cannot_travel_is_not_sent(self) -> None:
         with pytest.raises(EncodeError, match=r"^input\[0\]"):
-            control.build_create(CreateActor(name="a", key=(), input=[float("nan")]))
+            encode_input([float("nan")])
 
 
 class TestAnswers:

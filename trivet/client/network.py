@@ -15,7 +15,7 @@ from trivet.client.retry import Backoff
 from trivet.client.websocket import ClientWebSocket, Rejected, open_websocket
 from trivet.errors import ActorError, ConnectionLost, DecodeError, EncodeError
 from trivet.limits import Limits
-from trivet.protocol.codec import Codec, codec_for
+from trivet.protocol.codec import Codec, codec_for, encode_input
 from trivet.protocol.control import (
     ActorsQuery,
     CreateActor,
@@ -130,7 +130,7 @@ class NetworkBackend(Backend):
             return target.actor_id
         endpoint = await self._where()
         if target.creates:
-            body = build_create(CreateActor(name=target.name, key=target.key, input=target.input))
+            body = build_create(CreateActor(name=target.name, key=target.key, input=encode_input(target.input)))
             answer = await self._control(endpoint, "PUT", f"namespace={quote(endpoint.namespace)}", body)
             return self._read_actor(answer)
         query = build_actors_query(ActorsQuery(namespace=endpoint.namespace, name=target.name, key=target.key))
@@ -145,7 +145,7 @@ class NetworkBackend(Backend):
 
     async def create(self, name: str, key: tuple[str, ...], input: Value) -> str:
         endpoint = await self._where()
-        body = build_create(CreateActor(name=name, key=key, input=input))
+        body = build_create(CreateActor(name=name, key=key, input=encode_input(input)))
         return self._read_actor(await self._control(endpoint, "POST", f"namespace={quote(endpoint.namespace)}", body))
 
     async def _control(self, endpoint: Endpoint, method: str, query: str, body: bytes) -> Answer:
@@ -177,15 +177,15 @@ class NetworkBackend(Backend):
         cannot, nor can a large input.
         """
         if isinstance(target, ByKey) and from_query(to_query(target.key)) == target.key:
-            named = ActorByKey(
-                endpoint.namespace,
-                target.name,
-                target.key,
-                "getOrCreate" if target.creates else "get",
-                input=target.input,
-                token=endpoint.token,
-            )
             try:
+                named = ActorByKey(
+                    endpoint.namespace,
+                    target.name,
+                    target.key,
+                    "getOrCreate" if target.creates else "get",
+                    input=encode_input(target.input),
+                    token=endpoint.token,
+                )
                 return endpoint.prefix + by_key_path(named, path)
             except EncodeError:
                 pass  # too large an input; for any other mistake resolving raises the same

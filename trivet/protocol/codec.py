@@ -12,7 +12,7 @@ from trivet.protocol.bare_codec import BareCodec
 from trivet.protocol.cbor_codec import CborCodec
 from trivet.protocol.json_codec import JsonCodec
 from trivet.protocol.messages import Error, ToClient, ToServer
-from trivet.protocol.values import Value
+from trivet.protocol.values import UNDEFINED, Value
 
 Encoding: TypeAlias = Literal["json", "cbor", "bare"]
 ENCODINGS: Final[tuple[Encoding, ...]] = ("json", "cbor", "bare")
@@ -92,6 +92,11 @@ def codec_for(encoding: str) -> Codec | None:
 def encode_compat_cbor(value: Value) -> bytes:
     """The CBOR of an actor's input, as RivetKit's client writes it, with markers. Raises EncodeError."""
     return cbor.encode(value, markers=True, wide_maps=True, root="input")
+
+
+def encode_input(value: Value) -> bytes | None:
+    """The CBOR of an actor's input; None for UNDEFINED, which is not sent. Raises EncodeError."""
+    return None if value is UNDEFINED else encode_compat_cbor(value)
 
 
 def decode_compat_cbor(data: bytes) -> Value:

@@ -14,10 +14,10 @@ import attrs
 
 from trivet.errors import DecodeError, PublicError
 from trivet.limits import Limits
-from trivet.protocol.codec import decode_compat_cbor, encode_compat_cbor
+from trivet.protocol.codec import decode_compat_cbor
 from trivet.protocol.gateway import CRASH_POLICIES, CrashPolicy
 from trivet.protocol.json_text import Document
-from trivet.protocol.keys import Key, check_key, check_name, parse_key, serialise_key
+from trivet.protocol.keys import Key, check_name, parse_bounded_key, parse_key, serialise_key
 from trivet.protocol.values import UNDEFINED, Value
 
 RIVETKIT_VERSION: Final = "2.3.19"
@@ -28,14 +28,28 @@ _Fields: TypeAlias = Mapping[str, Value]
 
 @attrs.frozen(kw_only=True)
 class CreateActor:
-    """The body of `PUT /actors` (get or create) and `POST /actors` (create). `key` is None where none was named."""
+    """The body of `PUT /actors` (get or create) and `POST /actors` (create). `key` is None where none was named.
+
+    `input` is CBOR as `encode_input` makes it, None where there is none. Decoding it is the dearest part of a request,
+    and left to whoever has seen that there is an actor to create.
+    """
 
     name: str
     key: Key | None
-    input: Value = UNDEFINED
+    input: bytes | None = None
     pool: str = "default"
     datacenter: str | None = None
     crash_policy: CrashPolicy = "sleep"
+
+    def decode_input(self) -> Value:
+        """The input, UNDEFINED where there is none. Raises PublicError `api.bad_request`.
+
+        Takes up to a second for an input as long as it may be; any thread may call it.
+        """
+        try:
+            return UNDEFINED if self.input is None else decode_compat_cbor(self.input)
+        except DecodeError as error:
+            raise PublicError("api", "bad_request", f"The input cannot be read: {error}") from error
 
 
 @attrs.frozen(kw_only=True)
@@ -79,41 +93,38 @@ class Metadata:
 
 
 def parse_create(body: bytes, limits: Limits) -> CreateActor:
-    """What a body asks for. Unknown fields are ignored.
+    """What a body asks for, its input not yet decoded. Unknown fields are ignored.
 
     Raises PublicError: `api.bad_request`, or `actor.invalid_request` where a limit is exceeded.
     """
     try:
-        fields = _fields(Document(body).plain_value(), "the body")
+        fields = _fields(Document(body, only_texts=True).root, "the body")
         name = _text(fields, "name")
+        check_name(name, limits)
         serialised = _optional_text(fields, "key")
         policy = _optional_text(fields, "crash_policy") or "sleep"
         encoded = _optional_text(fields, "input")
-        request = CreateActor(
+        return CreateActor(
             name=name,
-            key=None if serialised is None else parse_key(serialised),
-            input=UNDEFINED if encoded is None else _decode_input(encoded, limits),
+            key=None if serialised is None else parse_bounded_key(serialised, limits),
+            input=None if encoded is None else _input(encoded, limits),
             pool=_optional_text(fields, "runner_name_selector") or "default",
             datacenter=_optional_text(fields, "datacenter"),
             crash_policy=_crash_policy(policy),
         )
     except DecodeError as error:
         raise PublicError("api", "bad_request", f"The body cannot be read: {error}") from error
-    check_name(request.name, limits)
-    if request.key is not None:
-        check_key(request.key, limits)
-    return request
 
 
 def build_create(request: CreateActor) -> bytes:
-    """The body that asks for this. Raises EncodeError for an input that cannot travel."""
+    """The body that asks for this."""
     fields: dict[str, Value] = {"name": request.name}
     if request.key is not None:
         fields["key"] = serialise_key(request.key)
     fields["runner_name_selector"] = request.pool
     fields["crash_policy"] = request.crash_policy
-    if request.input is not UNDEFINED:
-        fields["input"] = base64.b64encode(encode_compat_cbor(request.input)).decode()
+    if request.input is not None:
+        fields["input"] = base64.b64encode(request.input).decode()
     if request.datacenter is not None:
         fields["datacenter"] = request.datacenter
     return _dump(fields)
@@ -252,7 +263,7 @@ def _parse_record(raw: Value) -> ActorRecord:
     )
 
 
-def _fields(raw: Value, what: str) -> _Fields:
+def _fields(raw: object, what: str) -> _Fields:
     if isinstance(raw, dict):
         return cast("_Fields", raw)
     raise DecodeError(f"{what} is not an object")
@@ -286,11 +297,11 @@ def _crash_policy(text: str) -> CrashPolicy:
     raise DecodeError(f"crash_policy is not one of {', '.join(CRASH_POLICIES)}")
 
 
-def _decode_input(text: str, limits: Limits) -> Value:
+def _input(text: str, limits: Limits) -> bytes:
     try:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         raise DecodeError("input is not base64") from None
     if len(data) > limits.input:
         raise PublicError("actor", "invalid_request", f"The input is longer than {limits.input} bytes.")
-    return decode_compat_cbor(data)
+    return data

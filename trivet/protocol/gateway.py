@@ -20,7 +20,7 @@ import attrs
 
 from trivet.errors import DecodeError, EncodeError, PublicError
 from trivet.limits import Limits
-from trivet.protocol.codec import decode_compat_cbor, encode_compat_cbor
+from trivet.protocol.codec import decode_compat_cbor
 from trivet.protocol.keys import Key, check_key, check_name, from_query, to_query
 from trivet.protocol.subprotocols import parse_subprotocols
 from trivet.protocol.values import UNDEFINED, Value
@@ -54,6 +54,8 @@ class ActorById:
 class ActorByKey:
     """The actor of this name and key. With "getOrCreate" it is created with `input` if there is none.
 
+    `input` is CBOR as `encode_input` makes it, None where there is none.
+
     `pool`, `region` and `crash_policy` matter to a Rivet Engine; "get" has none of them, and no input.
     """
 
@@ -61,12 +63,19 @@ class ActorByKey:
     name: str
     key: Key
     method: Method
-    input: Value = UNDEFINED
+    input: bytes | None = None
     token: str | None = None
     pool: str | None = None
     region: str | None = None
     crash_policy: CrashPolicy | None = None
     skip_ready_wait: bool = False
+
+    def decode_input(self) -> Value:
+        """The input, UNDEFINED where there is none. Raises PublicError `guard.query_invalid_cbor_input`."""
+        try:
+            return UNDEFINED if self.input is None else decode_compat_cbor(self.input)
+        except DecodeError as error:
+            raise _refusal("invalid_cbor_input", f"rvt-input cannot be read: {error}") from error
 
 
 Target: TypeAlias = ActorById | ActorByKey
@@ -205,7 +214,7 @@ def _by_key(segment: str, query: str, limits: Limits) -> ActorByKey:
         name,
         key,
         "getOrCreate",
-        input=_input(found["input"], limits) if "input" in found else UNDEFINED,
+        input=_input(found["input"], limits) if "input" in found else None,
         token=token,
         pool=pool,
         region=found.get("region"),
@@ -229,7 +238,7 @@ def _crash_policy(text: str | None) -> CrashPolicy | None:
     raise _refusal("invalid_params", f"rvt-crash-policy is one of {', '.join(CRASH_POLICIES)}.")
 
 
-def _input(text: str, limits: Limits) -> Value:
+def _input(text: str, limits: Limits) -> bytes:
     if not _BASE64URL.fullmatch(text):
         raise _refusal("invalid_base64_input", "rvt-input is not base64url without padding.")
     try:
@@ -238,10 +247,7 @@ def _input(text: str, limits: Limits) -> Value:
         raise _refusal("invalid_base64_input", "rvt-input is not base64url without padding.") from None
     if len(data) > limits.input:
         raise PublicError("actor", "invalid_request", f"The input is longer than {limits.input} bytes.")
-    try:
-        return decode_compat_cbor(data)
-    except DecodeError as error:
-        raise _refusal("invalid_cbor_input", f"rvt-input cannot be read: {error}") from error
+    return data
 
 
 def by_id_path(target: ActorById, path: str) -> str:
@@ -253,8 +259,8 @@ def by_id_path(target: ActorById, path: str) -> str:
 def by_key_path(target: ActorByKey, path: str, *, max_input: int = 4096) -> str:
     """The request target of a client, its parameters in the order of RivetKit's client.
 
-    `path` begins with `/` or is empty, and may carry a query string. Raises EncodeError for an input that cannot
-    travel, or takes more than `max_input` bytes: create the actor with a control request instead.
+    `path` begins with `/` or is empty, and may carry a query string. Raises EncodeError for an input of more than
+    `max_input` bytes: create the actor with a control request instead.
     """
     parameters: list[tuple[str, str | None]] = [("namespace", target.namespace), ("method", target.method)]
     if target.method == "get":
@@ -273,10 +279,9 @@ def by_key_path(target: ActorByKey, path: str, *, max_input: int = 4096) -> str:
     return f"{_GATEWAY}{quote(target.name, safe=_COMPONENT_SAFE)}{path}{separator}{query}"
 
 
-def _encoded_input(value: Value, max_input: int) -> str | None:
-    if value is UNDEFINED:
+def _encoded_input(data: bytes | None, max_input: int) -> str | None:
+    if data is None:
         return None
-    data = encode_compat_cbor(value)
     if len(data) > max_input:
         raise EncodeError(f"input: {len(data)} bytes, and a gateway path takes {max_input}")
     return base64.urlsafe_b64encode(data).decode().rstrip("=")

@@ -203,6 +203,8 @@ def _refuse_constant(name: str) -> object:
 
 
 _load = json.JSONDecoder(parse_int=_read_int, parse_float=_read_float, parse_constant=_refuse_constant).raw_decode
+# A number costs a call from C to Python, but for those that nobody looks at.
+_load_texts = json.JSONDecoder(parse_int=float, parse_float=float, parse_constant=_refuse_constant).raw_decode
 _WHITESPACE: Final = " \t\n\r"
 
 
@@ -210,12 +212,13 @@ class Document:
     """A decoded text whose values are still to be revived, each for itself.
 
     `root` is what the text holds, markers and all. `walk` says whether values need reviving: it starts as the number of
-    places where a marker can be, and a reader that has dealt with a marker itself takes one off.
+    places where a marker can be, and a reader that has dealt with a marker itself takes one off. For a long text of
+    which only texts will be read, `only_texts` leaves its numbers floats, in a third of the time.
     """
 
     __slots__ = ("root", "walk")
 
-    def __init__(self, data: bytes | str) -> None:
+    def __init__(self, data: bytes | str, *, only_texts: bool = False) -> None:
         try:
             if isinstance(data, str):
                 text = data
@@ -225,7 +228,7 @@ class Document:
                 text = data.decode()
             text = text.strip(_WHITESPACE)
             self.root: object
-            self.root, end = _load(text)
+            self.root, end = (_load_texts if only_texts else _load)(text)
             escapes = "\\u" in text
             if escapes and ("\\ud" in text or "\\uD" in text):
                 # A pair of escapes became one character by now; what is still a surrogate has no partner.

@@ -59,6 +59,15 @@ def parse_key(text: str) -> Key:
     return tuple(parts)
 
 
+def parse_bounded_key(text: str, limits: Limits) -> Key:
+    """The key of a serialised one from a peer. Raises PublicError as `check_key`, before it costs anything to read."""
+    if len(text) > limits.key:
+        raise PublicError("actor", "invalid_request", f"The actor key is longer than {limits.key} bytes.")
+    key = parse_key(text)
+    check_key(key, limits)
+    return key
+
+
 def to_query(key: Key) -> str | None:
     """The value of `rvt-key`, not yet percent-encoded; None, and no parameter at all, for `()`."""
     return ",".join(key) if key else None

@@ -27,7 +27,7 @@ async def resolve(host: Host, target: Target) -> Instance:
         return await host.by_id(target.actor_id)
     if target.method == "get":
         return await host.get(target.namespace, target.name, target.key)
-    instance, _ = await host.get_or_create(target.namespace, target.name, target.key, target.input)
+    instance, _ = await host.get_or_create(target.namespace, target.name, target.key, target.decode_input())
     return instance
 
 

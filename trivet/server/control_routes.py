@@ -92,14 +92,14 @@ async def _found(lookup: Awaitable[Instance]) -> Instance | None:
 async def _get_or_create(exchange: Exchange) -> Response:
     asked = await _creation(exchange)
     instance, created = await exchange.gateway.host.get_or_create(
-        exchange.namespace, asked.name, asked.key or (), asked.input
+        exchange.namespace, asked.name, asked.key or (), asked.decode_input()
     )
     return json_response(answer_actor(_record(instance), created=created))
 
 
 async def _create(exchange: Exchange) -> Response:
     asked = await _creation(exchange)
-    instance = await exchange.gateway.host.create(exchange.namespace, asked.name, asked.key or (), asked.input)
+    instance = await exchange.gateway.host.create(exchange.namespace, asked.name, asked.key or (), asked.decode_input())
     return json_response(answer_actor(_record(instance)))
 
 
