@@ -37,6 +37,8 @@ class Admission:
         instance, conn, definition = self._instance, self._conn, self._instance.definition
         if instance.stopping:
             raise answers.stopping()
+        if instance.crowded:
+            raise answers.overloaded("Too many connections wait for this actor")
         conn.params = definition.params(self._params)
         actor = instance.actor
         if "on_before_connect" in definition.hooks:
@@ -44,7 +46,8 @@ class Admission:
         if "create_conn_state" in definition.hooks:
             conn.state = await self._hook("create_conn_state", lambda: actor.create_conn_state(conn.params))
         else:
-            conn.state = definition.make_conn_state()
+            # A class of the user's: its defaults may raise too.
+            conn.state = await self._hook("the connection's state", definition.make_conn_state)
 
     async def admit(self, welcome: Callable[[], None]) -> None:
         """Put the connection into `conns`, run `on_connect` in the actor's turn, then `welcome`. Raises PublicError.
