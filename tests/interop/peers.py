@@ -47,7 +47,7 @@ def node() -> str:
     """Node.js: the one in the npm packages, which is recent enough for RivetKit's server."""
     found = MODULES / f"node-{_SYSTEM}-{_MACHINE}" / "bin" / "node"
     if not (MODULES / "rivetkit").is_dir() or not found.exists():
-        missing("the npm packages are not installed: run `npm ci` in tests/interop")
+        missing("the npm packages are not installed: run `npm install --no-save` in tests/interop")
     return str(found)
 
 
@@ -57,7 +57,7 @@ def engine() -> str:
     names = [MODULES / "@rivetkit" / f"engine-cli-{variant}" / "rivet-engine" for variant in variants]
     found = next((name for name in names if name.exists()), None)
     if found is None:
-        missing("the Rivet Engine is not installed: run `npm ci` in tests/interop")
+        missing("the Rivet Engine is not installed: run `npm install --no-save` in tests/interop")
     return str(found)
 
 
