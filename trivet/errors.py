@@ -6,7 +6,10 @@
     │       └── UserError  what actor code raises to tell its client something (group "user")
     ├── ConnectionLost     the connection ended before an answer came; the call may have run
     ├── ConnectionEnded    the connection is over and will not come back: closed here, kicked or refused there
+    ├── Gap                the session was lost: events between it and the next one may be missing
+    ├── Dropped            the actor's overflow policy left out exactly `count` events of that name
     ├── Lagged             this consumer was too slow, and missed exactly `count` events
+    ├── Unsupported        the server does not speak the part of the protocol that this needs
     ├── NoConnection       `self.conn` where no connection caused what runs
     ├── EncodeError        a value that cannot travel
     ├── DecodeError        bytes or values that are not what they should be
@@ -103,6 +106,30 @@ class Lagged(TrivetError):
     def __init__(self, count: int) -> None:
         super().__init__(f"{count} events were dropped because this consumer was too slow")
         self.count = count
+
+
+class Gap(TrivetError):
+    """The session was lost, and a new one began: events that were emitted between the two are not known to be here.
+
+    Whoever holds a copy of the actor's state reads it again. `reason` says in English why the session was lost.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"events may be missing: {reason}")
+        self.reason = reason
+
+
+class Dropped(TrivetError):
+    """Exactly `count` events of that name were left out here, by the overflow policy that the actor declares."""
+
+    def __init__(self, event: str, count: int) -> None:
+        super().__init__(f"{count} events {event!r} were dropped by their overflow policy")
+        self.event = event
+        self.count = count
+
+
+class Unsupported(TrivetError):
+    """The server speaks RivetKit's protocol only, which cannot say what was asked for."""
 
 
 class NoConnection(TrivetError):

@@ -37,17 +37,24 @@ _CODEC: Final = cast("Codec", codec_for("bare"))
 _JSON: Final = cast("Codec", codec_for("json"))
 _MESSAGE: Final = 0
 _CLOSE: Final = 1
+_EXTENSION: Final = 2
 _HEADER: Final = struct.Struct(">BI")
 _CODE: Final = struct.Struct(">H")
 
 
 class LocalFormat:
-    """Frames of the in-process transport: a kind and a length, then an encoded message, or a close code and reason."""
+    """Frames of the in-process transport: a kind and a length, then a message, or a close code and reason.
+
+    A message is one of the protocol's, encoded, or one of the extension's, in JSON.
+    """
 
     codec = _CODEC
 
     def frame(self, payload: bytes) -> bytes:
         return _HEADER.pack(_MESSAGE, len(payload)) + payload
+
+    def extension_frame(self, payload: bytes) -> bytes:
+        return _HEADER.pack(_EXTENSION, len(payload)) + payload
 
     def close_frame(self, code: int, reason: str) -> bytes:
         content = _CODE.pack(code) + reason.encode()
