@@ -19,6 +19,9 @@ class Limits:
     """One message to a client. An event raises in its emitter; a result is answered `message.outgoing_too_long`."""
     http_body: int = 20 * MIB
     """A raw request or its response: 413 / `message.outgoing_too_long`."""
+    http_bodies: int = 256 * MIB
+    """All request bodies of one server together, those within `incoming_message` not counted: 503
+    `guard.service_unavailable`."""
     raw_message: int = 32 * MIB
     """One raw WebSocket message: close 1009."""
     http_header: int = 16 * KIB
@@ -39,6 +42,8 @@ class Limits:
     """A serialised key, in UTF-8."""
     name: int = 64
     """Characters of an actor name."""
+    namespace: int = 128
+    """Characters of a namespace: `actor.invalid_request`."""
     event_name: int = 256
     """Bytes of an event name in a subscription."""
     action_timeout: float = 60.0
@@ -65,6 +70,8 @@ class Limits:
     """Calls of one connection that wait for their answer: `actor.overloaded`."""
     subscriptions: int = 256
     """Event names that one connection subscribes to: close 1011 `connection.too_many_subscriptions`."""
+    actors: int = 1_000_000
+    """Actors of one server: 503 `guard.service_unavailable` for one more."""
     connections: int = 10_000
     """Connections of one server: 503 `guard.service_unavailable`."""
     shutdown_grace: float = 15.0

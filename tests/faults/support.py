@@ -225,7 +225,7 @@ def upgrade(target: str, encoding: str | None = "json", headers: Iterable[str] =
     offered = "rivet" if encoding is None else f"rivet, rivet_encoding.{encoding}"
     lines = [
         f"GET {target} HTTP/1.1",
-        "Host: here",
+        "Host: localhost",
         "Upgrade: websocket",
         "Connection: Upgrade",
         "Sec-WebSocket-Version: 13",

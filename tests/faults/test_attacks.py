@@ -324,8 +324,9 @@ async def test_a_request_with_two_framings_is_the_last_of_its_connection() -> No
     # RFC 9112 section 6.1: what follows may be a request that some proxy before the server took for a body.
     async with running(REGISTRY) as server:
         data = (
-            b"POST /health HTTP/1.1\r\nHost: here\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
-            b"GET /smuggled HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n"
+            b"POST /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b"0\r\n\r\n"
+            b"GET /smuggled HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
         )
         assert b"/smuggled" not in await answer_to(server, data)
 

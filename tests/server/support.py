@@ -114,7 +114,7 @@ class HttpPeer:
     async def begin(self, method: str, target: str, headers: Sequence[tuple[str, str]] = ()) -> None:
         if self._h11.our_state is h11.DONE:
             self._h11.start_next_cycle()
-        await self.send(h11.Request(method=method, target=target, headers=[("host", "here:6420"), *headers]))
+        await self.send(h11.Request(method=method, target=target, headers=[("host", "localhost:6420"), *headers]))
 
     async def send(self, event: h11.Request | h11.Data | h11.EndOfMessage) -> None:
         await self.stream.send_all(self._h11.send(event))
@@ -157,7 +157,9 @@ class WebSocketPeer:
         headers: Sequence[tuple[bytes, bytes]] = (),
     ) -> "WebSocketPeer":
         """The opening handshake."""
-        request = Request(host="here:6420", target=target, subprotocols=list(subprotocols), extra_headers=list(headers))
+        request = Request(
+            host="localhost:6420", target=target, subprotocols=list(subprotocols), extra_headers=list(headers)
+        )
         await self.stream.send_all(self.ws.send(request))
         event = await self.next_event()
         assert isinstance(event, AcceptConnection), event

@@ -69,8 +69,8 @@ async def test_http_1_0_is_answered_and_closed() -> None:
 async def test_a_target_may_name_the_server_too() -> None:
     async with open_world() as world:
         peer = world.http()
-        assert (await peer.request("GET", "http://here:6420/health")).status == 200
-        assert (await peer.request("GET", "http://here:6420")).status == 200
+        assert (await peer.request("GET", "http://localhost:6420/health")).status == 200
+        assert (await peer.request("GET", "http://localhost:6420")).status == 200
 
 
 async def test_a_client_that_expects_100_is_told_to_continue() -> None:

@@ -78,7 +78,7 @@ async def test_text_stays_text_and_binary_stays_binary() -> None:
 async def test_the_handler_sees_the_whole_path_and_the_clients_query() -> None:
     async with open_world() as world:
         peer = await raw(world, "/websocket/url?a=1&b=x%20y")
-        assert await peer.next_event() == TextMessage(data="http://here:6420/websocket/url?a=1&b=x%20y")
+        assert await peer.next_event() == TextMessage(data="http://localhost:6420/websocket/url?a=1&b=x%20y")
 
 
 async def test_any_other_path_is_a_raw_socket_too() -> None:

@@ -254,7 +254,7 @@ async def test_an_actor_tells_about_itself() -> None:
 async def test_the_request_that_caused_an_action_is_known_to_it() -> None:
     async with open_world() as world:
         reply = await world.http().request("POST", to("/action/whoami?x=1"), b"{}")
-        assert json.loads(reply.body)["output"] == "POST http://here:6420/action/whoami?x=1 192.0.2.1"
+        assert json.loads(reply.body)["output"] == "POST http://localhost:6420/action/whoami?x=1 192.0.2.1"
 
 
 # -- raw requests -----------------------------------------------------------------------------------------------------
@@ -272,7 +272,7 @@ async def test_the_request_that_caused_an_action_is_known_to_it() -> None:
 async def test_a_raw_request_reaches_the_actor_without_the_prefix(path: str, seen: str) -> None:
     async with open_world() as world:
         reply = await world.http().request("PATCH", to(path), b"12345")
-        assert reply.body == f"PATCH http://here:6420{seen} 5".encode()
+        assert reply.body == f"PATCH http://localhost:6420{seen} 5".encode()
         assert reply.headers["x-mine"] == "yes"
         assert reply.headers["content-type"] == "text/plain; charset=utf-8"
 
@@ -292,11 +292,14 @@ async def test_a_raw_answer_over_the_limit_is_refused() -> None:
 async def test_the_url_that_a_client_fetched_is_the_url_of_the_request() -> None:
     async with open_world() as world:
         header = "x-rivet-internal-original-request-url"
-        for url, seen in (("http://example.com/zz?q=1", "http://example.com/zz?q=1"), ("/zz", "http://here:6420/zz")):
+        for url, seen in (
+            ("http://example.com/zz?q=1", "http://example.com/zz?q=1"),
+            ("/zz", "http://localhost:6420/zz"),
+        ):
             reply = await world.http().request("GET", to("/request/zz"), headers=[(header, url)])
             assert reply.body == f"GET {seen} 0".encode()
         reply = await world.http().request("GET", to("/request/zz"), headers=[(header, "http://[")])
-        assert reply.body == b"GET http://here:6420/zz 0"
+        assert reply.body == b"GET http://localhost:6420/zz 0"
 
 
 async def test_an_actor_without_a_handler_refuses_raw_requests() -> None:

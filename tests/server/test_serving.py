@@ -203,7 +203,7 @@ async def test_tls(nursery: trio.Nursery, dial: Dialer, certificate: Certificate
         return trio.SSLStream(stream, trust, server_hostname="localhost", https_compatible=True)
 
     reply = await HttpPeer(await connect_tls()).request("POST", to("/action/whoami"), b"{}")
-    assert json.loads(reply.body)["output"].startswith("POST https://here:6420/")
+    assert json.loads(reply.body)["output"].startswith("POST https://localhost:6420/")
     assert json.loads(reply.body)["output"].endswith(" 127.0.0.1")
     peer = await WebSocketPeer(await connect_tls()).open(to("/websocket/x"))
     await peer.send_text("hi")

@@ -7,6 +7,7 @@ from typing import TypeAlias
 import attrs
 import trio
 
+from trivet.errors import PublicError
 from trivet.limits import Limits
 from trivet.nurseries import open_quiet_nursery
 from trivet.protocol.keys import check_key, serialise_key
@@ -49,7 +50,7 @@ class Host:
 
     async def get(self, namespace: str, name: str, key: tuple[str, ...]) -> Instance:
         """The actor of that name and key. Raises PublicError `actor.not_found`."""
-        self._check(name, key)
+        self.check(namespace, name, key)
         while True:
             instance = self._by_address.get((namespace, name, key))
             if instance is None:
@@ -68,7 +69,7 @@ class Host:
 
         Raises PublicError: what its hooks raise at the start, `actor.stopping` when the host stops.
         """
-        self._check(name, key)
+        self.check(namespace, name, key)
         while True:
             instance = self._by_address.get((namespace, name, key))
             if instance is None:
@@ -84,7 +85,7 @@ class Host:
         input: Value = UNDEFINED,
     ) -> Instance:
         """A new actor. Raises PublicError `actor.duplicate_key` where there is one."""
-        self._check(name, key)
+        self.check(namespace, name, key)
         while (instance := self._by_address.get((namespace, name, key))) is not None:
             if await _is_up(instance):
                 raise answers.duplicate_key(serialise_key(key), instance.actor_id)
@@ -105,14 +106,20 @@ class Host:
             if namespace in (None, instance.namespace) and name in (None, instance.name) and not instance.stopping
         ]
 
-    def _check(self, name: str, key: tuple[str, ...]) -> None:
+    def check(self, namespace: str, name: str, key: tuple[str, ...]) -> None:
+        """Raise PublicError where there can be no such actor: `actor.not_registered`, `actor.invalid_request`."""
         if name not in self.registry:
             raise answers.not_registered(name)
+        if len(namespace) > self.limits.namespace:
+            message = f"The namespace is longer than {self.limits.namespace} characters."
+            raise PublicError("actor", "invalid_request", message)
         check_key(key, self.limits)
 
     async def _create(self, namespace: str, name: str, key: tuple[str, ...], input: Value) -> Instance:
         if self.stopping:
             raise answers.stopping()
+        if len(self._by_id) >= self.limits.actors:
+            raise PublicError("guard", "service_unavailable", "The server has too many actors.")
         instance = Instance(self, self.registry[name], namespace, key)
         self._by_address[namespace, name, key] = instance
         self._by_id[instance.actor_id] = instance

@@ -6,7 +6,8 @@ from urllib.parse import unquote
 from trivet.errors import DecodeError, EncodeError, PublicError, internal_error
 from trivet.protocol.codec import Codec, codec_for
 from trivet.protocol.control import answer_metadata
-from trivet.protocol.gateway import ActorById, Route, Target
+from trivet.protocol.gateway import ActorById, ActorByKey, Route, Target
+from trivet.protocol.keys import Key
 from trivet.protocol.params import decode_params_header
 from trivet.protocol.values import UNDEFINED, Value
 from trivet.raw import Response
@@ -27,8 +28,32 @@ async def resolve(host: Host, target: Target) -> Instance:
         return await host.by_id(target.actor_id)
     if target.method == "get":
         return await host.get(target.namespace, target.name, target.key)
-    instance, _ = await host.get_or_create(target.namespace, target.name, target.key, target.decode_input())
+    instance = None
+    if target.input is not None:
+        instance = await existing(host, target.namespace, target.name, target.key)
+    if instance is None:
+        instance, _ = await host.get_or_create(target.namespace, target.name, target.key, target.decode_input())
     return instance
+
+
+async def existing(host: Host, namespace: str, name: str, key: Key) -> Instance | None:
+    """The actor, or None where there is none yet: only then its input is worth decoding. Raises PublicError."""
+    try:
+        return await host.get(namespace, name, key)
+    except PublicError as error:
+        if error.code != "not_found":
+            raise
+    return None
+
+
+async def _takes_requests(host: Host, target: Target) -> bool:
+    """Whether there is a handler of raw requests. Raises PublicError where there can be no actor."""
+    if isinstance(target, ActorByKey) and target.method == "getOrCreate":
+        host.check(target.namespace, target.name, target.key)
+        definition = host.registry[target.name]
+    else:
+        definition = (await resolve(host, target)).definition
+    return "on_request" in definition.hooks
 
 
 async def actor_response(exchange: Exchange, route: Route) -> Response:
@@ -42,7 +67,9 @@ async def actor_response(exchange: Exchange, route: Route) -> Response:
     codec = codec_for(exchange.head.headers.get("x-rivet-encoding", "json")) or JSON_CODEC
     raw = path == _REQUEST or path.startswith(_REQUEST + "/")
     limit = gateway.limits.http_body if raw else gateway.limits.incoming_message
-    body = await exchange.http.read_body(limit)
+    # A body may be long: it is not worth reading for nobody.
+    wanted = not raw or await _takes_requests(gateway.host, route.target)
+    body = await exchange.http.read_body(limit) if wanted else b""
     instance = await resolve(gateway.host, route.target)
     try:
         if body is None:
@@ -128,6 +155,7 @@ def _target(path: str, query_string: str) -> str:
 def _actor_headers(instance: Instance) -> list[tuple[str, str]]:
     ref = instance.ref
     headers = [("x-rivet-actor", ref.actor_id), ("x-rivet-actor-generation", str(ref.generation))]
-    if ref.key is not None and ref.key.isascii() and ref.key.isprintable():
+    # A header cannot hold everything, and spaces at its ends are not its value's.
+    if ref.key is not None and ref.key.isascii() and ref.key.isprintable() and ref.key == ref.key.strip():
         headers.append(("x-rivet-actor-key", ref.key))
     return headers

@@ -18,7 +18,7 @@ from trivet.server.exchange import Exchange, gateway_error
 from trivet.server.gateway import Gateway
 from trivet.server.handshake import SUPPORTED_VERSION, accept_token, wants_websocket
 from trivet.server.http import Head, HttpConnection, HttpError
-from trivet.server.origins import cors_headers, origin_error, preflight_headers
+from trivet.server.origins import cors_headers, preflight_headers
 from trivet.server.websocket import Upgrade, serve_websocket
 from trivet.server.wire import Wire
 
@@ -53,19 +53,23 @@ async def _handshake(gateway: Gateway, wire: Wire) -> bool:
 
 async def _serve_http(gateway: Gateway, wire: Wire) -> Upgrade | None:
     """Answer requests until the connection ends, or becomes a WebSocket."""
-    http = HttpConnection(wire, gateway.limits)
+    http = HttpConnection(wire, gateway.limits, gateway.bodies)
     while True:
         try:
             head = await http.receive_head()
             if head is None:
                 return None
+            refusal = gateway.refusal(head, wire.host)
             if wants_websocket(head):
-                return await _switch(gateway, http, head)
+                return await _switch(http, head, refusal)
         except HttpError as error:
             await _refuse(http, error)
             return None
-        with gateway.request():
-            await _answer(Exchange(gateway, http, head, new_ray_id(), wire.secure, wire.peer))
+        try:
+            with gateway.request():
+                await _answer(Exchange(gateway, http, head, new_ray_id(), wire.secure, wire.peer), refusal)
+        finally:
+            http.release_body()
         if not http.next_cycle():
             await http.linger()
             return None
@@ -80,23 +84,22 @@ async def _refuse(http: HttpConnection, error: HttpError) -> None:
     await http.linger()
 
 
-async def _switch(gateway: Gateway, http: HttpConnection, head: Head) -> Upgrade:
+async def _switch(http: HttpConnection, head: Head, refusal: HttpError | None) -> Upgrade:
     """Accept a WebSocket. Whoever may not have it is told so over it: a refused handshake tells a client nothing."""
     token = accept_token(head)
     await http.discard_body()
     offered = split_subprotocols(head.headers.get("sec-websocket-protocol", ""))
     ray_id = new_ray_id()
     origin = head.headers.get("origin")
-    welcome = gateway.origins.allows(origin, head.headers.get("host"))
     headers = [("upgrade", "websocket"), ("connection", "Upgrade"), ("sec-websocket-accept", token)]
     headers.append((_RAY_HEADER, ray_id))
     if RIVET in offered:
         # Node.js gives up a connection whose answer names no subprotocol, or one that it did not offer.
         headers.append(("sec-websocket-protocol", RIVET))
-    if welcome:
+    if refusal is None:
         headers += cors_headers(origin)
     trailing_data = await http.switch_protocols(headers)
-    return Upgrade(head, offered, ray_id, welcome, trailing_data)
+    return Upgrade(head, offered, ray_id, refusal, trailing_data)
 
 
 @attrs.frozen
@@ -105,18 +108,17 @@ class _Answer:
     close: bool = False
 
 
-async def _answer(exchange: Exchange) -> None:
+async def _answer(exchange: Exchange, refusal: HttpError | None) -> None:
     http = exchange.http
     origin = exchange.origin
-    welcome = exchange.gateway.origins.allows(origin, exchange.head.headers.get("host"))
-    answer = await _find_answer(exchange, welcome=welcome)
+    answer = await _find_answer(exchange, refusal)
     if not answer.close:
         try:
             await http.discard_body()
         except HttpError as error:
             answer = _Answer(gateway_error(error), close=True)
     own_headers = [(_RAY_HEADER, exchange.ray_id)]
-    if welcome and exchange.head.method != "OPTIONS":
+    if refusal is None and exchange.head.method != "OPTIONS":
         own_headers += cors_headers(origin)
     try:
         await http.respond(_with_headers(answer.response, own_headers), close=answer.close)
@@ -125,11 +127,11 @@ async def _answer(exchange: Exchange) -> None:
         await http.respond(_with_headers(gateway_error(internal_error()), own_headers), close=answer.close)
 
 
-async def _find_answer(exchange: Exchange, *, welcome: bool) -> _Answer:
+async def _find_answer(exchange: Exchange, refusal: HttpError | None) -> _Answer:
     head = exchange.head
     try:
-        if not welcome:
-            raise origin_error()
+        if refusal is not None:
+            raise refusal
         route = parse_gateway(head.target, head.headers, limits=exchange.gateway.limits)
         if head.method == "OPTIONS":
             headers = preflight_headers(exchange.origin, head.headers.get("access-control-request-headers"))

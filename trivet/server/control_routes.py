@@ -2,8 +2,11 @@
 
 import json
 from collections.abc import Awaitable, Callable, Mapping
+from heapq import nsmallest
 from typing import Final, TypeAlias
 from urllib.parse import unquote
+
+import trio
 
 from trivet.errors import PublicError
 from trivet.protocol.control import (
@@ -15,14 +18,27 @@ from trivet.protocol.control import (
     parse_actors_query,
     parse_create,
 )
+from trivet.protocol.keys import serialise_key
+from trivet.protocol.values import Value
 from trivet.raw import Response
+from trivet.runtime.answers import duplicate_key
 from trivet.runtime.instance import Instance
+from trivet.server.actor_routes import existing
 from trivet.server.exchange import Exchange, json_response
+from trivet.server.gateway import Gateway
 from trivet.server.http import HttpError
 
 _Handler: TypeAlias = Callable[[Exchange], Awaitable[Response]]
 
+_CURSOR: Final = "~"
+
 _ACTOR_PREFIX: Final = "/actors/"
+
+# A longer one is decoded in a thread, so that it keeps nobody waiting.
+_LARGE_INPUT: Final = 64 * 1024
+
+# Actors of one answer to a listing.
+_LISTED: Final = 1000
 
 # JSON around an input, and base64 of it.
 _BODY_OVERHEAD: Final = 64 * 1024
@@ -65,6 +81,7 @@ async def _list(exchange: Exchange) -> Response:
     host = exchange.gateway.host
     query = parse_actors_query(exchange.query_string)
     found: list[Instance] = []
+    cursor: str | None = None
     if query.actor_ids:
         for actor_id in query.actor_ids:
             instance = await _found(host.by_id(actor_id))
@@ -75,8 +92,31 @@ async def _list(exchange: Exchange) -> Response:
         if instance is not None:
             found.append(instance)
     else:
-        found = host.instances(query.namespace, query.name)
-    return json_response(answer_actors([_record(instance) for instance in found]))
+        limit, after = _position(exchange.parameters)
+        listed = (one for one in host.instances(query.namespace, query.name) if _place(one) > after)
+        found = nsmallest(limit + 1, listed, _place)
+        if len(found) > limit:
+            found.pop()
+            cursor = _CURSOR.join(map(str, _place(found[-1])))
+    return json_response(answer_actors([_record(instance) for instance in found], cursor=cursor))
+
+
+def _place(instance: Instance) -> tuple[float, str]:
+    """Where an actor stands in a listing: the oldest first."""
+    return instance.created_at, instance.actor_id
+
+
+def _position(parameters: Mapping[str, str]) -> tuple[int, tuple[float, str]]:
+    """How many actors a listing asks for, and the place of the last one that it has. Raises PublicError."""
+    created_at, _, actor_id = parameters.get("cursor", f"-inf{_CURSOR}").partition(_CURSOR)
+    try:
+        limit = int(parameters.get("limit", _LISTED))
+        after = float(created_at), actor_id
+    except ValueError:
+        limit, after = 0, (0.0, "")
+    if limit < 1:
+        raise PublicError("validation", "invalid_input", "A limit is at least 1, and a cursor comes from an answer.")
+    return min(limit, _LISTED), after
 
 
 async def _found(lookup: Awaitable[Instance]) -> Instance | None:
@@ -91,16 +131,28 @@ async def _found(lookup: Awaitable[Instance]) -> Instance | None:
 
 async def _get_or_create(exchange: Exchange) -> Response:
     asked = await _creation(exchange)
-    instance, created = await exchange.gateway.host.get_or_create(
-        exchange.namespace, asked.name, asked.key or (), asked.decode_input()
-    )
+    host, namespace, key = exchange.gateway.host, exchange.namespace, asked.key or ()
+    instance, created = await existing(host, namespace, asked.name, key), False
+    if instance is None:
+        decoded = await _decode_input(exchange.gateway, asked)
+        instance, created = await host.get_or_create(namespace, asked.name, key, decoded)
     return json_response(answer_actor(_record(instance), created=created))
 
 
 async def _create(exchange: Exchange) -> Response:
     asked = await _creation(exchange)
-    instance = await exchange.gateway.host.create(exchange.namespace, asked.name, asked.key or (), asked.decode_input())
+    host, namespace, key = exchange.gateway.host, exchange.namespace, asked.key or ()
+    instance = await existing(host, namespace, asked.name, key)
+    if instance is not None:
+        raise duplicate_key(serialise_key(key), instance.actor_id)
+    instance = await host.create(namespace, asked.name, key, await _decode_input(exchange.gateway, asked))
     return json_response(answer_actor(_record(instance)))
+
+
+async def _decode_input(gateway: Gateway, asked: CreateActor) -> Value:
+    if asked.input is None or len(asked.input) <= _LARGE_INPUT:
+        return asked.decode_input()
+    return await trio.to_thread.run_sync(asked.decode_input, limiter=gateway.decoding)
 
 
 async def _creation(exchange: Exchange) -> CreateActor:

@@ -44,8 +44,16 @@ class Exchange:
 
     @property
     def namespace(self) -> str:
-        """The namespace of a control request."""
-        return dict(parse_qsl(self.query_string, keep_blank_values=True)).get("namespace", _DEFAULT_NAMESPACE)
+        """The namespace of a control request. Raises PublicError `api.bad_request`."""
+        return self.parameters.get("namespace", _DEFAULT_NAMESPACE)
+
+    @property
+    def parameters(self) -> dict[str, str]:
+        """The query of a control request. Raises PublicError `api.bad_request` where it is not UTF-8."""
+        try:
+            return dict(parse_qsl(self.query_string, keep_blank_values=True, errors="strict"))
+        except ValueError:
+            raise PublicError("api", "bad_request", "The query cannot be read.") from None
 
     @property
     def origin(self) -> str | None:

@@ -1,6 +1,6 @@
 """What every connection of one server shares: the host of the actors, who is welcome, and what goes on."""
 
-from collections.abc import Generator, Mapping
+from collections.abc import Collection, Generator, Mapping
 from contextlib import contextmanager
 from typing import Final, final
 
@@ -10,6 +10,7 @@ import trio
 from trivet.errors import PublicError
 from trivet.raw import Response
 from trivet.runtime.host import Host
+from trivet.server.http import BodyBudget, Head, HttpError
 from trivet.server.origins import Origins
 
 
@@ -26,14 +27,38 @@ class GatewayStatistics:
 class Gateway:
     """The way from sockets to one host's actors."""
 
-    __slots__ = ("_connections", "_idle", "_requests", "_websockets", "_working", "host", "limits", "origins", "pages")
+    __slots__ = (
+        "_connections",
+        "_idle",
+        "_loopback",
+        "_requests",
+        "_websockets",
+        "_working",
+        "bodies",
+        "decoding",
+        "host",
+        "limits",
+        "origins",
+        "pages",
+    )
 
-    def __init__(self, host: Host, origins: Origins, pages: Mapping[str, Response] | None = None) -> None:
+    def __init__(
+        self,
+        host: Host,
+        origins: Origins,
+        pages: Mapping[str, Response] | None = None,
+        loopback: Collection[str] = (),
+    ) -> None:
+        """`loopback` are the addresses of listeners that no other machine can reach."""
         self.host: Final = host
         self.limits: Final = host.limits
         self.origins: Final = origins
         self.pages: Final = dict(pages or {})
         """What is answered to a GET of these paths."""
+        self._loopback: Final = frozenset(loopback)
+        self.bodies: Final = BodyBudget(host.limits.http_bodies)
+        self.decoding: Final = trio.CapacityLimiter(1)
+        """Of threads that decode: Python runs one at a time anyhow, and each has much memory in use."""
         self._connections = 0
         self._websockets = 0
         self._requests = 0
@@ -56,6 +81,15 @@ class Gateway:
             raise PublicError("actor", "stopping", "The server is stopping")
         if self._connections > self.limits.connections:
             raise PublicError("guard", "service_unavailable", "The server has too many connections")
+
+    def refusal(self, head: Head, address: str | None) -> HttpError | None:
+        """Why a page that causes this request may not, None where there is no page or it may.
+
+        `address` is this end's of the connection.
+        """
+        path = head.target.partition("?")[0]
+        page = path == "/" or path in self.pages
+        return self.origins.refusal(head, loopback=address in self._loopback, page=page)
 
     @contextmanager
     def request(self) -> Generator[None, None, None]:

@@ -56,6 +56,27 @@ class Head:
 
 
 @final
+class BodyBudget:
+    """What is left for the bodies of all requests together, in bytes."""
+
+    __slots__ = ("_left",)
+
+    def __init__(self, size: int) -> None:
+        self._left = size
+
+    def take(self, size: int) -> None:
+        """Raises HttpError, and takes nothing, where so much is not left."""
+        if size > self._left:
+            message = "The server has too many request bodies to hold"
+            raise HttpError(503, "guard", "service_unavailable", message, close=True)
+        self._left -= size
+
+    def give_back(self, size: int) -> None:
+        """What was taken is free again."""
+        self._left += size
+
+
+@final
 class HttpConnection:
     """The server's side of one HTTP/1.1 connection.
 
@@ -63,10 +84,12 @@ class HttpConnection:
     waits until its turn. All methods raise trio.BrokenResourceError when the peer is gone.
     """
 
-    __slots__ = ("_body_read", "_declared_size", "_h11", "_limits", "_method", "_served", "_wire")
+    __slots__ = ("_bodies", "_body_read", "_declared_size", "_h11", "_limits", "_method", "_served", "_taken", "_wire")
 
-    def __init__(self, wire: Wire, limits: Limits) -> None:
+    def __init__(self, wire: Wire, limits: Limits, bodies: BodyBudget) -> None:
         self._wire = wire
+        self._bodies = bodies
+        self._taken = 0
         self._limits = limits
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.http_header)
         self._method = "GET"
@@ -112,15 +135,20 @@ class HttpConnection:
         if size > self._limits.http_header:
             raise HttpError(431, "api", "headers_too_large", "The request headers are too large", close=True)
         self._method = request.method.decode("ascii")
+        version = request.http_version.decode("ascii")
+        if self._method == "CONNECT":
+            raise HttpError(405, "api", "method_not_allowed", "This server is no proxy", close=True)
+        # A proxy before the server may have seen another end of this request (RFC 9112 section 6.1).
+        if "transfer-encoding" in headers and ("content-length" in headers or version == "1.0"):
+            raise HttpError(400, "api", "bad_request", "The request has two framings", close=True)
         self._declared_size = int(headers.get("content-length", "0"))
-        return Head(
-            self._method, _origin_form(request.target.decode("latin-1")), headers, request.http_version.decode("ascii")
-        )
+        return Head(self._method, _origin_form(request.target.decode("latin-1")), headers, version)
 
     async def read_body(self, limit: int) -> bytes | None:
         """The whole body, or None when it is longer than `limit`; the rest of it is read and thrown away.
 
-        Raises HttpError when it is longer than any body may be, or takes too long.
+        It counts among the bodies of all requests until `release_body`. Raises HttpError when it is longer than any
+        body may be, takes too long, or has no room among the others.
         """
         body = bytearray()
         size = 0
@@ -134,7 +162,10 @@ class HttpConnection:
                     if size > maximum:
                         raise _body_too_large()
                     if size <= limit:
+                        self._take(size)
                         body += event.data
+                    else:
+                        body.clear()
                     events += 1
                     if events % _EVENTS_BETWEEN_CHECKPOINTS == 0:
                         await trio.lowlevel.checkpoint()
@@ -151,9 +182,26 @@ class HttpConnection:
             return bytes(body) if size <= limit else None
         raise HttpError(408, "api", "request_timeout", "The request body took too long", close=True)
 
+    def _take(self, size: int) -> None:
+        """Have room for so much of a body. Little ones need none, so that great ones cannot shut them out."""
+        more = size - self._limits.incoming_message - self._taken
+        if more > 0:
+            self._bodies.take(more)
+            self._taken += more
+
+    def release_body(self) -> None:
+        """The body is not needed any more."""
+        self._bodies.give_back(self._taken)
+        self._taken = 0
+
     async def discard_body(self) -> None:
-        """Read the body to its end, so that the connection can be used again. Raises HttpError as `read_body`."""
-        if not self._body_read and not self._h11.they_are_waiting_for_100_continue:
+        """Read the body to its end, so that the connection can be used again. Raises HttpError as `read_body`.
+
+        A long one is left unread, and the connection ends after the answer: it is not worth the waiting.
+        """
+        if self._body_read or self._h11.they_are_waiting_for_100_continue:
+            return
+        if self._declared_size <= self._limits.incoming_message:
             await self.read_body(0)
 
     async def respond(self, response: Response, *, close: bool = False) -> None:

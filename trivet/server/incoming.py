@@ -9,9 +9,6 @@ from wsproto.events import BytesMessage, CloseConnection, Ping, TextMessage
 
 INVALID_UTF8: Final = 1007
 
-# Fragments may be of one byte, or empty; so many are joined before more are gathered.
-_MAX_PARTS: Final = 256
-
 
 @attrs.frozen
 class PingReceived:
@@ -49,13 +46,13 @@ Incoming: TypeAlias = str | bytes | PingReceived | CloseReceived | ProtocolViola
 class IncomingMessages:
     """What a client sends, as whole messages. Holds at most one message within the limit, and one received piece."""
 
-    __slots__ = ("_connection", "_deaf", "_ignoring", "_limit", "_parts", "_size", "closed")
+    __slots__ = ("_connection", "_deaf", "_gathered", "_ignoring", "_limit", "closed")
 
     def __init__(self, limit: int, trailing_data: bytes = b"") -> None:
         self._connection = Connection(SERVER, trailing_data=trailing_data)
         self._limit = limit
-        self._parts: list[str | bytes] = []
-        self._size = 0
+        # Fragments may be of one byte, or empty, so each is added at once to what came before it.
+        self._gathered = bytearray()
         self._ignoring = False
         self._deaf = False
         self.closed = False
@@ -82,7 +79,7 @@ class IncomingMessages:
                 yield PingReceived(bytes(event.payload))
             elif isinstance(event, CloseConnection):
                 self._deaf = True
-                self._parts.clear()
+                self._gathered = bytearray()
                 code, reason = int(event.code), event.reason or ""
                 # wsproto reports its own verdict like the peer's close frame, and differs only in its state.
                 if self._connection.state is ConnectionState.OPEN:
@@ -96,26 +93,16 @@ class IncomingMessages:
 
     def _gather(self, event: TextMessage | BytesMessage) -> str | bytes | MessageTooLong | None:
         data = event.data if isinstance(event, TextMessage) else bytes(event.data)
-        self._size += len(data) if isinstance(data, bytes) or data.isascii() else len(data.encode())
-        if self._size > self._limit:
+        # wsproto has decoded it, and has checked that it is UTF-8.
+        encoded = data.encode() if isinstance(data, str) and not data.isascii() else data
+        if len(self._gathered) + len(encoded) > self._limit:
             self._ignoring = True
-            self._parts.clear()
+            self._gathered = bytearray()
             return MessageTooLong()
-        if event.message_finished and not self._parts:
-            self._size = 0
+        if event.message_finished and not self._gathered:
             return data
-        self._parts.append(data)
-        if event.message_finished:
-            self._size = 0
-            message = _join(self._parts)
-            self._parts = []
-            return message
-        if len(self._parts) > _MAX_PARTS:
-            self._parts = [_join(self._parts)]
-        return None
-
-
-def _join(parts: list[str | bytes]) -> str | bytes:
-    # The parts of one message are of one type.
-    texts = [part for part in parts if isinstance(part, str)]
-    return "".join(texts) if texts else b"".join(part for part in parts if isinstance(part, bytes))
+        self._gathered += encoded.encode() if isinstance(encoded, str) else encoded
+        if not event.message_finished:
+            return None
+        gathered, self._gathered = self._gathered, bytearray()
+        return gathered.decode() if isinstance(data, str) else bytes(gathered)

@@ -1,22 +1,32 @@
 """Which web pages may use a server, and the CORS headers that tell their browsers so.
 
-A browser sends an Origin with every WebSocket and with every request that a page of another site makes. A server on
-loopback that accepted any of them could be driven by every page that its user visits, so by default only pages of the
-server's own origin and of this machine may. Programs that are not browsers send no Origin and are not concerned.
+A browser sends an Origin with every WebSocket, and with every request of a page of another site that is more than a
+link, an image or the like; with those it sends Sec-Fetch-Site (W3C Fetch Metadata). A server on loopback that accepted
+any of them could be driven by every page that its user visits, so by default only pages of the server's own origin and
+of this machine may. Programs that are not browsers send neither and are not concerned.
+
+The server's own origin is known by the Host header, and a page can have a name of its own lead to this machine (DNS
+rebinding). So a listener on loopback serves only requests whose Host is an address or a name of this machine.
 """
 
-from collections.abc import Iterable
+import ipaddress
+import re
+from collections.abc import Iterable, Mapping
 from typing import Final, final
 from urllib.parse import urlsplit
 
-from trivet.server.http import HttpError
+from trivet.server.http import Head, HttpError
 
-_LOCAL_HOSTS: Final = frozenset({"localhost", "127.0.0.1", "::1"})
-_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+_LOCAL_HOSTS: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
+_LOCAL_DOMAIN: Final = ".localhost"
+_DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
 
-_EMPTY: Final = urlsplit("")
+_AUTHORITY: Final = re.compile(r"(?P<host>\[[0-9a-f:.]+\]|[^\[\]:@/?#\s,]+)(?::(?P<port>[0-9]+))?")
+
 _ANY: Final = "*"
 _OPAQUE: Final = "null"
+
+_OTHER_SITES: Final = frozenset({"cross-site", "same-site"})
 
 # What a preflight is answered, and for how long the browser may remember it.
 _METHODS: Final = "GET, POST, PUT, DELETE, OPTIONS, PATCH"
@@ -31,12 +41,38 @@ class Origins:
     `null` for opaque origins, or `*` for every one. Raises ValueError for anything else.
     """
 
-    __slots__ = ("_allowed", "_any")
+    __slots__ = ("_allowed", "_any", "_hosts")
 
     def __init__(self, allowed: Iterable[str] = ()) -> None:
         entries = {_normalise(entry) for entry in allowed}
         self._any: Final = _ANY in entries
         self._allowed: Final = frozenset(entries)
+        self._hosts: Final = frozenset(_host(urlsplit(entry).netloc) for entry in entries - {_ANY, _OPAQUE})
+
+    def refusal(self, head: Head, *, loopback: bool, page: bool) -> HttpError | None:
+        """Why a request may not be served, None if it may.
+
+        `loopback` says that it came to a listener on loopback, `page` that it asks for what anybody may follow a link
+        to.
+        """
+        headers = head.headers
+        if loopback and not self.knows(headers.get("host")):
+            return _host_error()
+        if not self.allows(headers.get("origin"), headers.get("host")):
+            return _origin_error()
+        if not self._any and _is_foreign(headers) and not (page and _is_navigation(head)):
+            return _origin_error()
+        return None
+
+    def knows(self, host: str | None) -> bool:
+        """Whether a Host header names this machine: by an address, as localhost or below it, or as a listed origin.
+
+        Requests without a Host, which no browser sends, name it too; and any Host does where every origin is allowed.
+        """
+        if host is None or self._any:
+            return True
+        name = _host(host.strip().lower())
+        return name == "localhost" or name.endswith(_LOCAL_DOMAIN) or _is_address(name) or name in self._hosts
 
     def allows(self, origin: str | None, host: str | None) -> bool:
         """Whether a request with these Origin and Host headers may be served.
@@ -51,41 +87,76 @@ class Origins:
             return False
         if normal in self._allowed:
             return True
-        parts = urlsplit(normal)
-        if parts.scheme not in _DEFAULT_PORTS:
+        scheme, _, authority = normal.partition("://")
+        if scheme not in _DEFAULT_PORTS:
             return False
-        if parts.hostname in _LOCAL_HOSTS:
+        if _host(authority) in _LOCAL_HOSTS:
             return True
-        return host is not None and parts.netloc == _without_default_port(parts.scheme, host.strip().lower())
+        return host is not None and authority == _without_default_port(scheme, host.strip().lower())
+
+
+def _is_foreign(headers: Mapping[str, str]) -> bool:
+    """Whether a page of another site causes this request, and its browser does not say which."""
+    return "origin" not in headers and headers.get("sec-fetch-site") in _OTHER_SITES
+
+
+def _is_navigation(head: Head) -> bool:
+    return head.method == "GET" and head.headers.get("sec-fetch-mode") == "navigate"
+
+
+def _host(authority: str) -> str:
+    """The host of an authority in lower case, an IPv6 address with its brackets; "" for what is none."""
+    match = _AUTHORITY.fullmatch(authority)
+    return "" if match is None else match["host"].removesuffix(".")
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return False
+    return True
 
 
 def _normalise(origin: str) -> str:
     text = origin.strip().lower().removesuffix("/")
     if text in (_ANY, _OPAQUE):
         return text
-    parts = _EMPTY
-    try:
-        parts = urlsplit(text)
-        # Reading the port raises ValueError for one that is no number.
-        valid = bool(parts.scheme and parts.hostname) and parts.port != 0 and text == f"{parts.scheme}://{parts.netloc}"
-    except ValueError:
-        valid = False
-    if not valid or "@" in text:
+    scheme, _, authority = text.partition("://")
+    match = _AUTHORITY.fullmatch(authority)
+    port = 1 if match is None or match["port"] is None else int(match["port"][:6])
+    bracketed = authority.startswith("[")
+    if (
+        match is None
+        or not re.fullmatch(r"[a-z][a-z0-9+.-]*", scheme)
+        or not 0 < port < 1 << 16
+        or (bracketed and not _is_address(match["host"]))
+    ):
         raise ValueError(f"{origin!r} is no origin: write it as in https://app.example.com, or * for every origin")
-    return f"{parts.scheme}://{_without_default_port(parts.scheme, parts.netloc)}"
+    return f"{scheme}://{_without_default_port(scheme, authority)}"
 
 
 def _without_default_port(scheme: str, authority: str) -> str:
     return authority.removesuffix(f":{_DEFAULT_PORTS[scheme]}") if scheme in _DEFAULT_PORTS else authority
 
 
-def origin_error() -> HttpError:
-    """What a page of another origin is told; the answer carries no CORS headers, so only people see it."""
+def _origin_error() -> HttpError:
+    # The answer carries no CORS headers, so only people see it.
     return HttpError(
         403,
         "guard",
         "origin_not_allowed",
         "Pages of this origin may not use this server. Allow it with --allow-origin or allowed_origins.",
+    )
+
+
+def _host_error() -> HttpError:
+    return HttpError(
+        403,
+        "guard",
+        "host_not_allowed",
+        "This server is not known by the name in the Host header. Use its address or localhost, or allow an origin of "
+        "that name with --allow-origin or allowed_origins.",
     )
 
 

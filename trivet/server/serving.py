@@ -143,6 +143,10 @@ async def serve(
     `pages` are answered to GET requests of exactly these paths, "/" for one: a page that uses the actors can come from
     the same port, and so from their origin.
 
+    A page of another site can have a name of its own lead to this machine. So a listener on a loopback address answers
+    403 `guard.host_not_allowed` to requests whose Host is neither an address nor localhost nor the host of an allowed
+    origin: behind a proxy that keeps the Host, name the origin here.
+
     There is no access control yet: whoever reaches the port can use every actor. Cancelling ends everything at once.
     Raises OSError when it cannot listen, ValueError for an origin that is none, or a page in the protocol's way.
     """
@@ -160,7 +164,7 @@ async def serve(
             # A second signal cancels the actors too, so its scope is around them.
             with trio.CancelScope() as everything:
                 async with open_host(registry, limits) as actors:
-                    server = Server(actors, Gateway(actors, origins, pages), opened, everything)
+                    server = Server(actors, Gateway(actors, origins, pages, _loopback(opened)), opened, everything)
                     await server.run(handle_signals=handle_signals, task_status=task_status)
     finally:
         for listener in opened:
@@ -223,6 +227,12 @@ def _address(listener: AnyListener) -> tuple[str, int] | None:
         return None  # a Unix socket
     address = cast("tuple[str, int]", name)
     return address[0], address[1]
+
+
+def _loopback(listeners: Iterable[AnyListener]) -> list[str]:
+    """The addresses of those listeners that only this machine can reach."""
+    addresses = [address for listener in listeners if (address := _address(listener)) is not None]
+    return [host for host, _ in addresses if ipaddress.ip_address(host).is_loopback]
 
 
 def _url(listener: AnyListener) -> str | None:

@@ -19,9 +19,8 @@ from trivet.server.events import EventsTransport
 from trivet.server.exchange import actor_request
 from trivet.server.frames import FORMATS, FrameFormat, close_frame
 from trivet.server.gateway import Gateway
-from trivet.server.http import Head
+from trivet.server.http import Head, HttpError
 from trivet.server.incoming import IncomingMessages
-from trivet.server.origins import origin_error
 from trivet.server.rawsocket import ServerWebSocket
 from trivet.server.wire import Wire
 
@@ -40,8 +39,13 @@ class Upgrade:
     head: Head
     offered: list[str]
     ray_id: str
-    welcome: bool
+    refusal: HttpError | None
     trailing_data: bytes
+
+    @property
+    def welcome(self) -> bool:
+        """Whether it is not refused for the page that it comes from."""
+        return self.refusal is None
 
 
 @attrs.frozen
@@ -77,8 +81,8 @@ async def serve_websocket(gateway: Gateway, wire: Wire, upgrade: Upgrade) -> Non
 
 async def _accept(gateway: Gateway, wire: Wire, upgrade: Upgrade) -> _Accepted:
     """The actor, and what it needs to know. Raises PublicError and _Unsupported."""
-    if not upgrade.welcome:
-        raise origin_error()
+    if upgrade.refusal is not None:
+        raise upgrade.refusal
     gateway.check()
     head = upgrade.head
     route = parse_gateway(head.target, head.headers, upgrade.offered, limits=gateway.limits)

@@ -4,7 +4,7 @@ import os
 import socket
 import ssl
 import sys
-from typing import Final, cast, final
+from typing import Final, Literal, cast, final
 
 import trio
 
@@ -24,13 +24,15 @@ class Wire:
     task at a time; a send that was cancelled may have sent a part.
     """
 
-    __slots__ = ("_socket", "_tls", "peer", "stream")
+    __slots__ = ("_socket", "_tls", "host", "peer", "stream")
 
     def __init__(self, stream: trio.abc.Stream, *, peer: str | None = None) -> None:
         self.stream: Final = stream
         self._tls: Final = _tls(stream)
         self._socket: Final = stream.socket if isinstance(stream, trio.SocketStream) and _NONBLOCKING else None
-        self.peer: Final = peer if peer is not None else _peer_of(stream)
+        self.peer: Final = peer if peer is not None else _address(stream, "getpeername")
+        self.host: Final = _address(stream, "getsockname")
+        """The address at this end, where it has one."""
 
     @property
     def secure(self) -> bool:
@@ -99,13 +101,13 @@ def _tls(stream: trio.abc.Stream) -> "trio.SSLStream[trio.abc.Stream] | None":
     return cast("trio.SSLStream[trio.abc.Stream]", stream) if isinstance(stream, trio.SSLStream) else None
 
 
-def _peer_of(stream: trio.abc.Stream) -> str | None:
+def _address(stream: trio.abc.Stream, end: Literal["getpeername", "getsockname"]) -> str | None:
     while (tls := _tls(stream)) is not None:
         stream = tls.transport_stream
     if not isinstance(stream, trio.SocketStream):
         return None
     try:
-        address = cast("object", stream.socket.getpeername())
+        address = cast("object", getattr(stream.socket, end)())
     except OSError:
         return None
     # Unix sockets have a path, mostly an empty one, where the others have a tuple.
