@@ -5,9 +5,10 @@ from typing import Any, Generic, TypeVar
 import attrs
 import pytest
 
-from trivet import Actor, Conn, DefinitionError, Event, Options, Registry, action
+from trivet import UNDEFINED, Actor, Conn, DefinitionError, Event, Limits, Options, PublicError, Registry, action
 from trivet.conversion import same_name
 from trivet.definition import type_arguments
+from trivet.registry import check_registry
 
 T = TypeVar("T")
 
@@ -196,3 +197,123 @@ def test_a_connection_hook_may_be_declared_for_any_connection() -> None:
         async def on_connect(self, conn: Conn) -> None: ...
 
     assert "on_connect" in Registry(Any_)["any_"].hooks
+
+
+# -- what an author could have meant otherwise ------------------------------------------------------------------------
+
+
+def _make(**members: Any) -> type[Actor[Any, Any, Any]]:
+    made: type[Actor[Any, Any, Any]] = type("A", (Actor,), members)
+    return made
+
+
+async def _one(self: Any, x: object) -> None: ...
+def _none(self: Any) -> None: ...
+def _two(self: Any, x: object, y: object) -> None: ...
+def _no_self() -> None: ...
+
+
+class _Needs:
+    def __init__(self, x: int) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ({"on_connect": _none}, r"A\.on_connect is a hook; declare it as def on_connect\(self, conn\)"),
+        ({"run": _one}, r"def run\(self\)"),
+        ({"create_state": _none}, r"def create_state\(self, input\)"),
+        ({"on_request": _two}, r"def on_request\(self, request\)"),
+        ({"on_wake": 3}, r"def on_wake\(self\)"),
+        ({"on_wake": _no_self}, r"def on_wake\(self\)"),
+        ({"on_conect": _one}, r"A\.on_conect is not a hook; did you mean on_connect\?"),
+        ({"onConnect": _one}, r"did you mean on_connect\?"),
+        ({"onStateChange": _none}, r"did you mean on_state_change\?"),
+        ({"on_connection": _one}, r"did you mean on_connect\?"),
+        ({"create_states": _one}, r"did you mean create_state\?"),
+        ({"on_disconnected": _one}, r"did you mean on_disconnect\?"),
+        ({"create_vars": _one}, r"create_vars is not a hook of trivet.*plain attributes"),
+        ({"on_connect": action(_one)}, r"on_connect is a hook, and clients cannot call hooks"),
+        ({"act": action(_no_self)}, r"A\.act: an action is a method; give it self"),
+        ({"ev": Event(int, can_subscribe=_none)}, r"A\.ev: its can_subscribe takes \(self, conn\)"),
+        ({"__init__": _Needs.__init__}, r"A\.__init__ has required parameters"),
+        ({"ev": Event}, r"A\.ev is the class Event and no event; call it"),
+        ({"ev": Event[int]}, r"A\.ev is the class Event"),
+        ({"options": {"strict": True}}, r"A\.options is .*; write options = trivet\.Options"),
+    ],
+)  # fmt: skip
+def test_what_would_never_run_as_meant_is_refused(members: dict[str, Any], message: str) -> None:
+    with pytest.raises(DefinitionError, match=message):
+        Registry(_make(**members))
+
+
+def test_hooks_may_be_async_static_or_take_more_than_they_get() -> None:
+    def more(self: Any, conn: object, extra: int = 0, *rest: object) -> None: ...
+
+    def helper(self: Any) -> None: ...
+
+    cls = _make(on_connect=more, on_disconnect=_one, on_wake=staticmethod(_no_self), _on_conect=helper, on_move=helper)
+    assert {"on_connect", "on_disconnect", "on_wake"} == Registry(cls)["a"].hooks
+
+
+def test_a_type_that_cannot_be_stored_says_what_it_is_the_type_of() -> None:
+    class Stored:
+        pass
+
+    class A(Actor[Stored]): ...
+
+    class B(Actor[None, None, Stored]): ...
+
+    with pytest.raises(DefinitionError, match=r"^A: its state: "):
+        Registry(A)
+    with pytest.raises(DefinitionError, match=r"^B: its params: "):
+        Registry(B)
+
+
+def test_an_event_takes_types() -> None:
+    with pytest.raises(DefinitionError, match=r"give a type, such as dict\[str, int\]"):
+        Event({"a": int})  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def test_a_registry_takes_classes() -> None:
+    wrong: list[Any] = [Derived(), [Derived], State, "derived"]
+    for given in wrong:
+        with pytest.raises(DefinitionError, match=r"is not an Actor class; pass classes: Registry\(A, B\)"):
+            Registry(given)
+
+
+def test_whoever_wants_a_registry_says_so() -> None:
+    with pytest.raises(TypeError, match=r"serve takes a Registry, got the class Base; write serve\(Registry\(Base\)\)"):
+        check_registry(Base, "serve")
+    with pytest.raises(
+        TypeError, match=r"open_local takes a Registry, got \[.*\]; write open_local\(Registry\(\.\.\.\)\)"
+    ):
+        check_registry([Base], "open_local")
+
+
+def test_options_and_limits_that_make_no_sense_are_refused() -> None:
+    for wrong in (-1.0, 0, float("nan")):
+        with pytest.raises(ValueError, match="action_timeout"):
+            Options(action_timeout=wrong)
+    for wrong in (-1.0, float("nan")):
+        with pytest.raises(ValueError, match=r"Limits\.ping_timeout"):
+            Limits(ping_timeout=wrong)
+    assert Limits(shutdown_grace=0).shutdown_grace == 0
+
+
+def test_an_instance_made_by_hand_says_that_it_does_not_live() -> None:
+    with pytest.raises(RuntimeError, match="instances are made by trivet"):
+        Base().conns
+    with pytest.raises(RuntimeError, match="reached through a client"):
+        Base().broadcast("changed", 1)
+
+
+def test_absent_params_are_a_mistake_where_the_class_needs_them() -> None:
+    class Needing(Actor[None, None, Needy]): ...
+
+    class Content(Actor[None, None, State]): ...
+
+    with pytest.raises(PublicError, match="params") as raised:
+        Registry(Needing)["needing"].params(UNDEFINED)
+    assert raised.value.code == "validation_error"
+    assert Registry(Content)["content"].params(UNDEFINED) == State()

@@ -4,7 +4,20 @@ import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager
 from logging import LoggerAdapter
-from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, ParamSpec, Protocol, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Final,
+    Generic,
+    Literal,
+    NoReturn,
+    ParamSpec,
+    Protocol,
+    TypeAlias,
+    cast,
+    overload,
+)
 
 import attrs
 from typing_extensions import TypeVar, Unpack
@@ -17,7 +30,8 @@ if TYPE_CHECKING:
 
     from trivet.client import Client
     from trivet.runtime.connection import Conn, Conns
-    from trivet.runtime.instance import Instance
+    from trivet.runtime.emit import BroadcastResult
+    from trivet.runtime.instance import ActorStatistics, Instance
 
 S = TypeVar("S", default=None)
 CS = TypeVar("CS", default=None)
@@ -31,16 +45,25 @@ R_co = TypeVar("R_co", covariant=True)
 Raw_co = TypeVar("Raw_co", covariant=True)
 
 
+Abandoned: TypeAlias = Literal["finish", "cancel"]
+
+
+def _positive(_: object, attribute: "attrs.Attribute[Any]", value: float | None) -> None:
+    if value is not None and not value > 0:
+        raise ValueError(f"{attribute.name}={value!r}: use a number of seconds above 0, or None")
+
+
 @attrs.frozen(kw_only=True)
 class Options:
     """Behaviour of an actor class, or the defaults of a registry. None means: what the registry or Limits say.
 
     `concurrent`: every action neither takes nor waits for the actor's turn. `strict`: only declared events may be
-    emitted or subscribed to, and every emit is checked, with or without a recipient.
+    emitted or subscribed to, and every emit is checked, with or without a recipient: recommended in tests. Raises
+    ValueError for a timeout that is not above 0.
     """
 
-    action_timeout: float | None = None
-    connect_hook_timeout: float | None = None
+    action_timeout: float | None = attrs.field(default=None, validator=_positive)
+    connect_hook_timeout: float | None = attrs.field(default=None, validator=_positive)
     concurrent: bool | None = None
     strict: bool | None = None
 
@@ -62,7 +85,9 @@ class Action(Generic[A_co, P, R_co, Raw_co]):
         concurrent: bool | None = None,
         readonly: bool = False,
         timeout: float | None = None,
+        abandoned: Abandoned = "finish",
     ) -> None:
+        self.abandoned: Abandoned = abandoned
         self.fn = fn
         self.wire_name = name
         self.attribute = getattr(fn, "__name__", "")
@@ -105,7 +130,12 @@ def action(fn: Callable[Concatenate[A, P], Coroutine[Any, Any, R]], /) -> Action
 def action(fn: Callable[Concatenate[A, P], R], /) -> Action[A, P, R, R]: ...
 @overload
 def action(
-    *, name: str | None = None, concurrent: bool | None = None, readonly: bool = False, timeout: float | None = None
+    *,
+    name: str | None = None,
+    concurrent: bool | None = None,
+    readonly: bool = False,
+    timeout: float | None = None,
+    abandoned: Abandoned = "finish",
 ) -> _ActionDecorator: ...
 def action(
     fn: Callable[..., Any] | None = None,
@@ -115,12 +145,15 @@ def action(
     concurrent: bool | None = None,
     readonly: bool = False,
     timeout: float | None = None,
+    abandoned: Abandoned = "finish",
 ) -> Any:
     """Make a method callable by clients, with the same signature there.
 
     `name` is its name on the wire (default: the method's in camelCase; dots nest: "calculator.add"). `concurrent`:
     it neither takes nor waits for the actor's turn. `readonly`: it promises not to change state, so that no change is
-    looked for. `timeout` in seconds bounds an async body (default `Options.action_timeout`, then 60).
+    looked for. `timeout` in seconds bounds an async body (default `Options.action_timeout`, then 60). `abandoned`
+    says what happens to it when its client is gone for good: "finish" (default), or "cancel" an async body and drop a
+    call that has not started.
 
     A UserError that it raises reaches the client as it is; any other exception as `rivetkit.internal_error`.
     """
@@ -128,9 +161,18 @@ def action(
     def decorate(fn: Callable[..., Any]) -> Action[Any, Any, Any, Any]:
         if not inspect.isfunction(fn):
             raise TypeError(f"@action takes a method, got {fn!r}")
-        return Action(fn, name=name, concurrent=concurrent, readonly=readonly, timeout=timeout)
+        return Action(fn, name=name, concurrent=concurrent, readonly=readonly, timeout=timeout, abandoned=abandoned)
 
     return decorate if fn is None else decorate(fn)
+
+
+class _NotAlive:
+    """Stands where an actor's life would be."""
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name.startswith("__"):  # the interpreter and tools ask for those
+            raise AttributeError(name)
+        raise RuntimeError("this actor does not live: instances are made by trivet, and reached through a client")
 
 
 class Actor(Generic[S, CS, CP]):
@@ -149,7 +191,7 @@ class Actor(Generic[S, CS, CP]):
     """The actor's name on the wire. A class may set it; otherwise it is the class's name in camelCase."""
     options: Options = Options()
 
-    _instance: "Instance"
+    _instance: "Instance" = cast("Instance", _NotAlive())
 
     # -- context ------------------------------------------------------------------------------------------------------
 
@@ -216,7 +258,7 @@ class Actor(Generic[S, CS, CP]):
         *args: *Ts,
         exclude: "Conn[CS, CP] | str | Iterable[Conn[CS, CP] | str]" = (),
         where: "Callable[[Conn[CS, CP]], bool] | None" = None,
-    ) -> int: ...
+    ) -> "BroadcastResult": ...
     @overload
     def broadcast(
         self,
@@ -224,22 +266,60 @@ class Actor(Generic[S, CS, CP]):
         *args: object,
         exclude: "Conn[CS, CP] | str | Iterable[Conn[CS, CP] | str]" = (),
         where: "Callable[[Conn[CS, CP]], bool] | None" = None,
-    ) -> int: ...
+    ) -> "BroadcastResult": ...
     def broadcast(
         self,
         event: Event[*tuple[Any, ...]] | str,
         *args: object,
         exclude: "Conn[CS, CP] | str | Iterable[Conn[CS, CP] | str]" = (),
         where: "Callable[[Conn[CS, CP]], bool] | None" = None,
-    ) -> int:
+    ) -> "BroadcastResult":
         """Send an event to every connection that subscribed to it; returns to how many. Never waits.
 
         The caller is among them unless excluded: `exclude` takes a connection, an id, or several. `where` is asked
         once for each subscriber before any of them is sent to. Raises ValidationError, EncodeError or
-        `message.outgoing_too_long` here, in the emitter, before any recipient is touched. Slow recipients never slow
-        the actor; they end by their own bounds.
+        `message.outgoing_too_long` here, in the emitter, before any recipient is touched; where there is no recipient
+        nothing is checked, except with `Options(strict=True)`. Slow recipients never slow
+        the actor: the event's overflow policy applies to each of them. An event that blocks raises TypeError.
         """
         return self._instance.emitter.broadcast(event, args, exclude, where)
+
+    @overload
+    async def publish(
+        self,
+        event: Event[*Ts],
+        *args: *Ts,
+        exclude: "Conn[CS, CP] | str | Iterable[Conn[CS, CP] | str]" = (),
+        where: "Callable[[Conn[CS, CP]], bool] | None" = None,
+        timeout: float = 5,
+    ) -> "BroadcastResult": ...
+    @overload
+    async def publish(
+        self,
+        event: str,
+        *args: object,
+        exclude: "Conn[CS, CP] | str | Iterable[Conn[CS, CP] | str]" = (),
+        where: "Callable[[Conn[CS, CP]], bool] | None" = None,
+        timeout: float = 5,
+    ) -> "BroadcastResult": ...
+    async def publish(
+        self,
+        event: Event[*tuple[Any, ...]] | str,
+        *args: object,
+        exclude: "Conn[CS, CP] | str | Iterable[Conn[CS, CP] | str]" = (),
+        where: "Callable[[Conn[CS, CP]], bool] | None" = None,
+        timeout: float = 5,
+    ) -> "BroadcastResult":
+        """`broadcast` once every recipient has room: the one way by which a slow client costs the actor.
+
+        The event is emitted to all of them at one point of the actor's order, when none of them is at its soft bound.
+        Raises trio.TooSlowError after `timeout` seconds, and then nobody has got it; the same when cancelled.
+        """
+        return await self._instance.emitter.publish(event, args, exclude, where, timeout)
+
+    def statistics(self) -> "ActorStatistics":
+        """Counts of this actor: its connections, what waits for it and for its clients, what was dropped."""
+        return self._instance.statistics()
 
     def client(self) -> "Client":
         """A client of the actors in the same process and namespace. It never uses the network."""

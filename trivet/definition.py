@@ -1,18 +1,20 @@
 """An actor class as the runtime and the clients need it: everything looked up, resolved and prepared once."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Final, TypeVar, cast, get_args, get_origin
 
 import attrs
 
-from trivet.actor import HOOKS, Action, Actor, Options
+from trivet.actor import HOOKS, Abandoned, Action, Actor, Options
+from trivet.class_checks import check_class
 from trivet.conversion import CallSignature, StateCodec, StateConverter, ValidationError, WireConverter
 from trivet.errors import DefinitionError, PublicError
-from trivet.event import Event, SubscribeHook
+from trivet.event import Event, OverflowPolicy, SubscribeHook
 from trivet.protocol.values import UNDEFINED, Value
 
 MAX_NAME: Final = 64
+T = TypeVar("T")
 _NO_DEFAULT: Final = inspect.Parameter.empty
 
 
@@ -27,6 +29,7 @@ class ActionDefinition:
     concurrent: bool
     readonly: bool
     timeout: float | None
+    abandoned: Abandoned
 
 
 @attrs.frozen(eq=False)
@@ -39,6 +42,8 @@ class EventDefinition:
     dumpers: tuple[Callable[[Any], Value], ...]
     loaders: tuple[Callable[[Value], Any], ...]
     subscribe_hook: SubscribeHook | None
+    policy: OverflowPolicy
+    key: Callable[..., Hashable] | None
 
     def dump(self, args: Sequence[object]) -> list[Value]:
         """The payload as it travels. Raises ValidationError, also for the wrong number of arguments."""
@@ -157,6 +162,7 @@ def define(
 ) -> ActorDefinition:
     """Introspect an actor class. Raises DefinitionError for one that cannot work, saying what to do."""
     _check_context(cls)
+    check_class(cls, _members(cls))
     options = cls.options.over(defaults)
     state_type, conn_state_type, params_type = type_arguments(cls)
     hooks = frozenset(name for name in HOOKS if _is_overridden(cls, name))
@@ -168,6 +174,7 @@ def define(
             f"{cls.__name__}: {name!r} cannot be an actor's name: 1 to {MAX_NAME} characters, no @ or /"
         )
     no_state = state_type is None or state_type is type(None)
+    state_codec = None if no_state else _placed(f"{cls.__name__}: its state", StateConverter().state_codec, state_type)
     make_state = None if no_state else _constructor(cls, state_type, "state", "create_state" in hooks)
     conn_state = type(None) if conn_state_type is None else conn_state_type
     return ActorDefinition(
@@ -179,15 +186,23 @@ def define(
         by_action=by_action,
         by_event=by_event,
         converter=converter,
-        state_codec=None if no_state else StateConverter().state_codec(state_type),
+        state_codec=state_codec,
         make_state=make_state,
         create_state=_input_hook(cls, "create_state", converter, hooks),
         on_create=_input_hook(cls, "on_create", converter, hooks),
         make_conn_state=_constructor(cls, conn_state, "connection state", "create_conn_state" in hooks),
-        load_params=converter.structurer(params_type),
+        load_params=_placed(f"{cls.__name__}: its params", converter.structurer, params_type),
         params_default=_params_default(cls, params_type, hooks),
         hooks=hooks,
     )
+
+
+def _placed(what: str, prepare: Callable[[object], T], type_: object) -> T:
+    """What `prepare` makes of a type. Raises DefinitionError that names what is of this type."""
+    try:
+        return prepare(type_)
+    except DefinitionError as error:
+        raise DefinitionError(f"{what}: {error}") from error
 
 
 def type_arguments(cls: type[Actor[Any, Any, Any]]) -> tuple[object, object, object]:
@@ -231,6 +246,8 @@ def _members(cls: type[Any]) -> dict[str, Any]:
 _CONTEXT: Final = frozenset(name for name, member in vars(Actor).items() if isinstance(member, property)) | {
     "broadcast",
     "client",
+    "publish",
+    "statistics",
     "turn",
     "start_soon",
     "destroy",
@@ -279,7 +296,9 @@ def _actions(
             signature = CallSignature(found.fn, converter)
         except DefinitionError as error:
             raise DefinitionError(f"{cls.__name__}.{attribute}: {error}") from error
-        definition = ActionDefinition(name, attribute, found.fn, signature, concurrent, found.readonly, timeout)
+        definition = ActionDefinition(
+            name, attribute, found.fn, signature, concurrent, found.readonly, timeout, found.abandoned
+        )
         actions[name] = by_action[found] = definition
     return actions, by_action
 
@@ -305,7 +324,9 @@ def _events(
             loaders = tuple(converter.structurer(type_) for type_ in found.types)
         except DefinitionError as error:
             raise DefinitionError(f"{cls.__name__}.{attribute}: {error}") from error
-        definition = EventDefinition(name, attribute, found.types, dumpers, loaders, found.subscribe_hook)
+        definition = EventDefinition(
+            name, attribute, found.types, dumpers, loaders, found.subscribe_hook, found.policy, found.key
+        )
         events[name] = by_event[found] = definition
     return events, by_event
 
@@ -362,7 +383,6 @@ def _params_default(cls: type[Any], params_type: object, hooks: frozenset[str]) 
             return default
     if params_type in (object, Any, None) or type(None) in get_args(params_type):
         return None
-    needed = not hooks.isdisjoint({"create_conn_state", "on_before_connect"})
     if isinstance(params_type, type) and params_type.__module__ != "builtins" and _takes_no_argument(params_type):
         return params_type()
-    return _NO_DEFAULT if needed else None
+    return _NO_DEFAULT  # absent ones are a mistake of the client's

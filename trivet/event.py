@@ -1,9 +1,12 @@
 """Events as actor classes declare them."""
 
-from collections.abc import Awaitable, Callable
-from typing import Any, Final, Generic, TypeAlias, TypeVar, cast, get_args, overload
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast, get_args, overload
 
+import attrs
 from typing_extensions import TypeVarTuple, Unpack
+
+from trivet.errors import DefinitionError
 
 Ts = TypeVarTuple("Ts")
 Payload = TypeVarTuple("Payload", default=Unpack[tuple[()]])  # so that Event() is the event without a payload
@@ -17,7 +20,23 @@ T4 = TypeVar("T4")
 SubscribeHook: TypeAlias = Callable[[Any, Any], bool | Awaitable[bool]]
 HookT = TypeVar("HookT", bound=SubscribeHook)
 
-_NOT_GIVEN: Final = object()
+OverflowPolicy: TypeAlias = Literal["disconnect", "drop_oldest", "drop_newest", "latest", "block"]
+
+
+@attrs.frozen
+class Latest:
+    """The overflow policy made by `latest`."""
+
+    key: Callable[..., Hashable]
+
+
+def latest(key: Callable[..., Hashable] | None = None) -> Latest:
+    """Overflow policy: of the events that wait for a slow client only the latest of each key matters.
+
+    `key` is called with the payload, once for each emit: `Event(Cursor, overflow=latest(lambda cursor: cursor.user))`.
+    Without it all events of that name are alike.
+    """
+    return Latest(key or (lambda *_: None))
 
 
 class Event(Generic[*Payload]):
@@ -30,11 +49,25 @@ class Event(Generic[*Payload]):
 
     On the wire it is called `messageReceived`, or what `name` says. `can_subscribe(actor, conn)` decides, sync or
     async, who may subscribe: anything but True refuses that subscriber with `auth.forbidden`. It runs in the
-    connection's own task within `Limits.connect_hook_timeout`.
+    connection's own task within `Limits.connect_hook_timeout`. RivetKit's protocol has no frame for a refusal: its
+    clients are told by the end of their whole connection, 1011 `auth.forbidden`, as with RivetKit.
+
+    `overflow` says what happens when a recipient is slow, that is, when its outbox has reached its soft bound:
+
+    * "disconnect" (default): nothing is left out; the connection ends by its bounds.
+    * "drop_oldest", "drop_newest", `latest(key)`: events give way, and the client is told how many, where the first of
+      them stood. A fast client gets all of them.
+    * "block": such an event is emitted with `await self.publish(...)` or `await conn.publish(...)` alone, which wait.
     """
 
     @overload
-    def __init__(self, *, name: str | None = None, can_subscribe: SubscribeHook | None = None) -> None: ...
+    def __init__(
+        self,
+        *,
+        name: str | None = None,
+        can_subscribe: SubscribeHook | None = None,
+        overflow: OverflowPolicy | Latest = "disconnect",
+    ) -> None: ...
     @overload
     def __init__(
         self: "Event[T1]",
@@ -43,6 +76,7 @@ class Event(Generic[*Payload]):
         *,
         name: str | None = None,
         can_subscribe: SubscribeHook | None = None,
+        overflow: OverflowPolicy | Latest = "disconnect",
     ) -> None: ...
     @overload
     def __init__(
@@ -53,6 +87,7 @@ class Event(Generic[*Payload]):
         *,
         name: str | None = None,
         can_subscribe: SubscribeHook | None = None,
+        overflow: OverflowPolicy | Latest = "disconnect",
     ) -> None: ...
     @overload
     def __init__(
@@ -64,6 +99,7 @@ class Event(Generic[*Payload]):
         *,
         name: str | None = None,
         can_subscribe: SubscribeHook | None = None,
+        overflow: OverflowPolicy | Latest = "disconnect",
     ) -> None: ...
     @overload
     def __init__(
@@ -76,8 +112,28 @@ class Event(Generic[*Payload]):
         *,
         name: str | None = None,
         can_subscribe: SubscribeHook | None = None,
+        overflow: OverflowPolicy | Latest = "disconnect",
     ) -> None: ...
-    def __init__(self, *types: object, name: str | None = None, can_subscribe: SubscribeHook | None = None) -> None:
+    def __init__(
+        self,
+        *types: object,
+        name: str | None = None,
+        can_subscribe: SubscribeHook | None = None,
+        overflow: OverflowPolicy | Latest = "disconnect",
+    ) -> None:
+        if not isinstance(overflow, Latest) and overflow not in get_args(OverflowPolicy):
+            raise DefinitionError(
+                f"overflow={overflow!r}: use one of {', '.join(get_args(OverflowPolicy))}, or latest(key)"
+            )
+        for type_ in types:
+            if isinstance(type_, (dict, list, set)):
+                raise DefinitionError(f"Event({type_!r}): give a type, such as dict[str, int] or an attrs class")
+        self.policy: OverflowPolicy = "latest" if isinstance(overflow, Latest) else overflow
+        """What happens to it when a recipient is slow."""
+        self.key: Callable[..., Hashable] | None = overflow.key if isinstance(overflow, Latest) else None
+        """With the policy "latest": which events a later one makes out of date."""
+        if overflow == "latest":
+            self.key = latest().key
         self._types = types
         self._subscribe_hook = can_subscribe
         self.wire_name = name

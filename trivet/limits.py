@@ -10,7 +10,8 @@ MIB = 1024 * KIB
 class Limits:
     """Each limit is enforced; reaching one gives the error that RivetKit gives, or one that says which it was.
 
-    `Limits()` are the defaults. Pass a changed copy to `serve`, `open_local` or `open_client`.
+    `Limits()` are the defaults. Pass a changed copy to `serve`, `open_local` or `open_client`. Raises ValueError for a
+    negative one.
     """
 
     incoming_message: int = 64 * KIB
@@ -66,6 +67,12 @@ class Limits:
     """A TLS handshake."""
     inbox: int = 1024
     """Messages that wait for an actor: `actor.overloaded`."""
+    unanswered_bytes: int = MIB
+    """Bytes of the calls of one connection that wait for their answer: `actor.overloaded`."""
+    inbox_bytes: int = 16 * MIB
+    """Bytes of the calls of all connections of one actor that wait for their answer: `actor.overloaded`."""
+    resume_window: float = 30.0
+    """How long a connection of trivet's client waits for it to come back after its transport broke."""
     unanswered_calls: int = 128
     """Calls of one connection that wait for their answer: `actor.overloaded`."""
     subscriptions: int = 256
@@ -85,3 +92,9 @@ class Limits:
     """More than either waiting after a flush: 1013 `connection.too_slow` at once."""
     outbox_total_bytes: int = 256 * MIB
     """All outboxes together; above it the connection that holds most ends first."""
+
+    def __attrs_post_init__(self) -> None:
+        for field in attrs.fields(Limits):
+            value: float = getattr(self, field.name)
+            if not value >= 0:  # so that NaN is none either
+                raise ValueError(f"Limits.{field.name} is {value!r}: use a number from 0 up")

@@ -32,6 +32,7 @@ class Request:
 
     @property
     def query_string(self) -> str:
+        """What follows the question mark, as it was sent, still percent-encoded."""
         return urlsplit(self.url).query
 
     @property

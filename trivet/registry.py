@@ -26,6 +26,7 @@ class Registry(Mapping[str, ActorDefinition]):
         self._converter = WireConverter(rename)
         self._definitions: dict[str, ActorDefinition] = {}
         for cls in classes:
+            _check_is_class(cls)
             definition = define(cls, self._converter, rename, options or Options())
             if definition.name in self._definitions:
                 other = self._definitions[definition.name].cls
@@ -46,3 +47,24 @@ class Registry(Mapping[str, ActorDefinition]):
 
     def __repr__(self) -> str:
         return f"<Registry {', '.join(self._definitions)}>"
+
+
+def _check_is_class(cls: object) -> None:
+    if isinstance(cls, type) and issubclass(cls, Actor):
+        return
+    if isinstance(cls, Actor):
+        shown = f"an instance of {type(cls).__name__}"  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+    else:
+        shown = cls.__name__ if isinstance(cls, type) else repr(cls)
+    raise DefinitionError(f"{shown} is not an Actor class; pass classes: Registry(A, B)")
+
+
+def check_registry(registry: object, taker: str) -> None:
+    """Raise TypeError, saying what to write, where `taker` was given something else than a Registry."""
+    if isinstance(registry, Registry):
+        return
+    if isinstance(registry, type):
+        given, instead = f"the class {registry.__name__}", registry.__name__
+    else:
+        given, instead = repr(registry), "..."
+    raise TypeError(f"{taker} takes a Registry, got {given}; write {taker}(Registry({instead}))")

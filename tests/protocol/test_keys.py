@@ -2,6 +2,7 @@
 
 import re
 import uuid
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -102,3 +103,9 @@ def test_new_ids_differ_and_are_ids() -> None:
 @pytest.mark.parametrize("text", ["", "a" * 29, "a" * 31, "A" * 30, "a" * 29 + "\n", "a" * 30 + "\n"])
 def test_other_texts_are_no_ids(text: str) -> None:
     assert not is_id(text)
+
+
+@pytest.mark.parametrize("wrong", [5, None, b"ab", ["a", 5]])
+def test_what_is_no_key_is_a_type_error(wrong: Any) -> None:
+    with pytest.raises(TypeError, match="a key is a str or several, not"):
+        as_key(wrong)

@@ -7,7 +7,7 @@ gateway path its components are joined with commas and nothing is escaped: `("a,
 
 import re
 from collections.abc import Sequence
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from trivet.errors import PublicError
 from trivet.limits import Limits
@@ -21,8 +21,12 @@ _TOKEN: Final = re.compile(r"\\.|/|[^\\/]+|\\", re.DOTALL)
 
 
 def as_key(key: str | Sequence[str]) -> Key:
-    """The key that a user gave: one text is a key of one component."""
-    return (key,) if isinstance(key, str) else tuple(key)
+    """The key that a user gave: one text is a key of one component. Raises TypeError for anything but texts."""
+    given: Any = (key,) if isinstance(key, str) else key
+    parts: tuple[Any, ...] = tuple(given) if hasattr(given, "__iter__") else (given,)
+    if not all(isinstance(part, str) for part in parts):
+        raise TypeError(f"a key is a str or several, not {key!r}")
+    return parts
 
 
 def serialise_key(key: Key) -> str:
