@@ -143,7 +143,7 @@ class Fragile(Actor[State, ConnState, object]):
 
     @action
     def where_it_goes(self) -> int:
-        return self.broadcast(self.numbers, 1, where=self._chosen)
+        return self.broadcast(self.numbers, 1, where=self._chosen).recipients
 
     def _chosen(self, conn: Conn[ConnState, object]) -> bool:
         Fuse.burn("where")

@@ -142,7 +142,7 @@ class Room(Actor[None, None, dict[str, Any]]):
         conns = self.conns.values()
         entry = Emit(event, frozenset(label_of(c) for c in conns if meant(c)), frozenset(map(label_of, conns)))
         self.journal.append(entry)
-        entry.count = self.broadcast(getattr(self, event), len(self.journal) - 1, **kwargs)
+        entry.count = self.broadcast(getattr(self, event), len(self.journal) - 1, **kwargs).recipients
         if entry.count > 1:
             self.occurred["event to several"] += 1
 

@@ -29,6 +29,9 @@ class LineFormat:
     def frame(self, payload: bytes) -> bytes:
         return payload + b"\n"
 
+    def extension_frame(self, payload: bytes) -> bytes:
+        return b"+" + payload + b"\n"
+
     def close_frame(self, code: int, reason: str) -> bytes:
         return f"close {code} {reason}\n".encode()
 

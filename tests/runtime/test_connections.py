@@ -95,16 +95,16 @@ class Club(Actor[None, Member, Params]):
 
     @action
     def others(self, text: str) -> int:
-        return self.broadcast(self.said, text, exclude=self.conn)
+        return self.broadcast(self.said, text, exclude=self.conn).recipients
 
     @action
     def but(self, names: list[str], text: str) -> int:
         ids = [conn.id for conn in self.conns.values() if conn.state.name in names]
-        return self.broadcast(self.said, text, exclude=ids)
+        return self.broadcast(self.said, text, exclude=ids).recipients
 
     @action
     def only(self, name: str, text: str) -> int:
-        return self.broadcast(self.said, text, where=lambda conn: conn.state.name == name)
+        return self.broadcast(self.said, text, where=lambda conn: conn.state.name == name).recipients
 
     @action
     def start(self) -> None:

@@ -1,6 +1,6 @@
 """The way out of a connection: order, coalescing, partial writes, bounds, closing."""
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import attrs
@@ -33,8 +33,9 @@ class Bench:
     backlog: Backlog
     nursery: trio.Nursery
     ended: list[Outbox] = attrs.field(factory=list[Outbox])
+    broken: list[Outbox] = attrs.field(factory=list[Outbox])
 
-    def outbox(self, transport: FakeTransport, on_too_slow: Callable[[Outbox], None] | None = None) -> Outbox:
+    def outbox(self, transport: FakeTransport, *, resumable: bool = False) -> Outbox:
         def too_slow() -> None:
             self.ended.append(box)
             box.abandon(b"too slow\n")
@@ -47,6 +48,8 @@ class Bench:
             timers=self.timers,
             scope=TaskScope(self.nursery),
             on_too_slow=too_slow,
+            dropped_frame=lambda event, count: f"dropped {event} {count}\n".encode(),
+            on_broken=(lambda: self.broken.append(box)) if resumable else None,
         )
         return box
 

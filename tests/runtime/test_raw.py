@@ -73,7 +73,7 @@ class Desk(Actor[None, Badge, object]):
         for conn in self.conns.values():
             if conn.kind == "raw":
                 assert conn.send(self.news, text) is False
-        return self.broadcast(self.news, text)
+        return self.broadcast(self.news, text).recipients
 
     @action
     def hang_up(self) -> None:

@@ -73,12 +73,12 @@ class ChatRoom(Actor[RoomState, Visitor, Visitor]):
 
     def on_connect(self, conn: Conn[Visitor, Visitor]) -> None:
         if conn.kind == "events":
-            recipients = self.broadcast(self.person_joined, person(conn), exclude=conn)
+            recipients = self.broadcast(self.person_joined, person(conn), exclude=conn).recipients
             report("personJoined", recipients, f"{conn.state.name} ({len(self.people())} here)")
 
     def on_disconnect(self, conn: Conn[Visitor, Visitor]) -> None:
         if conn.kind == "events":
-            recipients = self.broadcast(self.person_left, person(conn))
+            recipients = self.broadcast(self.person_left, person(conn)).recipients
             report("personLeft", recipients, f"{conn.state.name} ({len(self.people())} here)")
 
     def people(self) -> list[Person]:
@@ -102,20 +102,20 @@ class ChatRoom(Actor[RoomState, Visitor, Visitor]):
         message = Message(message_id or str(uuid.uuid4()), self.conn.state.name, text.strip(), time.time())
         self.state.messages.append(message)
         del self.state.messages[:-HISTORY]
-        recipients = self.broadcast(self.message_received, message)
+        recipients = self.broadcast(self.message_received, message).recipients
         report("messageReceived", recipients, f"{message.author}: {message.text}")
         return message
 
     @action(readonly=True)
     def set_typing(self, is_typing: bool) -> None:
-        recipients = self.broadcast(self.typing, self.conn.id, is_typing, exclude=self.conn)
+        recipients = self.broadcast(self.typing, self.conn.id, is_typing, exclude=self.conn).recipients
         report("typing", recipients, f"{self.conn.state.name} {'is typing' if is_typing else 'has paused'}")
 
     @action
     def rename(self, name: str) -> Person:
         before = self.conn.state.name
         self.conn.state = Visitor(checked_name(name))
-        recipients = self.broadcast(self.person_renamed, person(self.conn))
+        recipients = self.broadcast(self.person_renamed, person(self.conn)).recipients
         report("personRenamed", recipients, f"{before} is now {self.conn.state.name}")
         return person(self.conn)
 

@@ -37,6 +37,8 @@ class Admission:
         instance, conn, definition = self._instance, self._conn, self._instance.definition
         if instance.stopping:
             raise answers.stopping()
+        if instance.crowded:
+            raise answers.overloaded("Too many connections wait for this actor")
         conn.params = definition.params(self._params)
         actor = instance.actor
         if "on_before_connect" in definition.hooks:

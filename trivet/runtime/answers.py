@@ -15,6 +15,11 @@ def action_timed_out() -> PublicError:
     return PublicError("actor", "action_timed_out", "Action timed out")
 
 
+def call_cancelled() -> PublicError:
+    """The client did not want the result any more."""
+    return PublicError("actor", "aborted", "The call was cancelled.")
+
+
 def forbidden() -> PublicError:
     """A subscription was refused."""
     return PublicError("auth", "forbidden", "Forbidden")

@@ -1,6 +1,5 @@
 """Calls of actions, and the other jobs that an actor's inbox holds."""
 
-from collections.abc import Callable
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -46,11 +45,11 @@ async def perform(
     chain: Chain,
     *,
     in_turn: bool,
-    overdue: Callable[[PublicError], None],
+    call: "Call",
 ) -> Value:
     """Run one action, and what follows it before its response. Raises PublicError alone.
 
-    A timed out body that has not unwound within `unwind_timeout` is answered by `overdue` meanwhile.
+    A timed out body that has not unwound within `unwind_timeout` is answered by `call.fail` meanwhile.
     """
     try:
         bound = action.signature.bind(args)
@@ -67,7 +66,7 @@ async def perform(
                     blocked = perf_counter() - began
                     logger.warning("%s: %s blocked the loop for %.3f s", instance.describe(), action.name, blocked)
                 if hasattr(result, "__await__"):
-                    result = await _within_timeout(instance, action, result, overdue)
+                    result = await _within_timeout(instance, action, result, call)
             finally:
                 if in_turn and not action.readonly and instance.definition.watches_state:
                     await instance.report_state_change()
@@ -79,32 +78,35 @@ async def perform(
         raise instance.public(exc, f"action {action.name}", conn) from None
 
 
-async def _within_timeout(
-    instance: "Instance", action: ActionDefinition, body: Any, overdue: Callable[[PublicError], None]
-) -> Any:
+async def _within_timeout(instance: "Instance", action: ActionDefinition, body: Any, call: "Call") -> Any:
     limits = instance.host.limits
     timeout = action.timeout if action.timeout is not None else limits.action_timeout
+    if call.deadline is not None:
+        timeout = max(0.0, min(timeout, call.deadline - trio.current_time()))
     timers = instance.host.timers
-    scope = trio.CancelScope()
+    call.scope = scope = trio.CancelScope()
     timed_out: list[TimerHandle] = []
 
     def expire() -> None:
         scope.cancel()
-        timed_out.append(timers.call_later(limits.unwind_timeout, lambda: overdue(answers.action_timed_out())))
+        timed_out.append(timers.call_later(limits.unwind_timeout, lambda: call.fail(answers.action_timed_out())))
 
     timer = timers.call_later(timeout, expire)
     try:
         with scope:
             return await body
     except Exception as exc:
+        if call.cancelled:
+            raise answers.call_cancelled() from exc
         if not timed_out:
             raise
         raise answers.action_timed_out() from exc
     finally:
+        call.scope = None
         timer.cancel()
         for late in timed_out:
             late.cancel()
-    raise answers.action_timed_out()
+    raise answers.call_cancelled() if call.cancelled else answers.action_timed_out()
 
 
 async def _before_response(
@@ -123,12 +125,29 @@ async def _before_response(
 class Call:
     """A call that may wait for the turn on behalf of turns that its caller holds."""
 
-    __slots__ = ("_chain", "_instance", "_waiting")
+    __slots__ = ("_chain", "_instance", "_waiting", "action", "cancelled", "deadline", "scope")
 
-    def __init__(self, instance: "Instance", chain: Chain) -> None:
+    def __init__(self, instance: "Instance", action: ActionDefinition, chain: Chain) -> None:
         self._instance = instance
         self._chain = chain
         self._waiting: Waiting | None = None
+        self.action = action
+        self.deadline: float | None = None
+        """When the caller stops to wait, in Trio's time."""
+        self.scope: trio.CancelScope | None = None
+        """Around an async body while it runs."""
+        self.cancelled = False
+        """Nobody wants the result any more."""
+
+    def cancel(self) -> None:
+        """Not started, it never runs; an async body that runs is cancelled; a sync one is over already."""
+        self.cancelled = True
+        if self.scope is not None:
+            self.scope.cancel()
+
+    def fail(self, error: PublicError) -> None:
+        """Answer with an error, unless there is an answer."""
+        raise NotImplementedError
 
     def wait_for_turn(self) -> None:
         """Note that whoever made this call waits for the turn. Raises PublicError `actor.deadlock`."""
@@ -151,51 +170,53 @@ class Call:
 class ActionJob(Call):
     """A call over an events connection. `run` in the turn, or `run_concurrently` in a task of its own."""
 
-    __slots__ = ("_action", "_answered", "_request", "_session")
+    __slots__ = ("_answered", "_request", "_session", "size")
 
-    def __init__(self, session: "Session", request: ActionRequest, action: ActionDefinition, chain: Chain) -> None:
-        super().__init__(session.instance, chain)
+    def __init__(
+        self, session: "Session", request: ActionRequest, action: ActionDefinition, chain: Chain, size: int
+    ) -> None:
+        self.size = size
+        """Bytes of its frame."""
+        super().__init__(session.instance, action, chain)
         self._session = session
         self._request = request
-        self._action = action
         self._answered = False
+
+    @property
+    def id(self) -> int:
+        """The client's number of the call."""
+        return self._request.id
 
     async def run(self) -> None:
         """In the actor's turn."""
         try:
-            if self._session.started(concurrent=False):
+            if self._session.started(self):
                 await self._perform(self._turns(), in_turn=True)
         finally:
             self._no_longer_waiting()
 
     async def run_concurrently(self) -> None:
         """Outside the turn."""
-        if self._session.started(concurrent=True):
+        if self._session.started(self):
             await self._perform(self._chain, in_turn=False)
 
     async def _perform(self, chain: Chain, *, in_turn: bool) -> None:
         session, request = self._session, self._request
         try:
             output = await perform(
-                session.instance,
-                self._action,
-                request.args,
-                session.conn,
-                chain,
-                in_turn=in_turn,
-                overdue=self._answer_error,
+                session.instance, self.action, request.args, session.conn, chain, in_turn=in_turn, call=self
             )
         except PublicError as error:
             self._answer_error(error)
         else:
             if not self._answered:
                 self._answered = True
-                session.answer(request.id, output)
+                session.answer(self, output)
 
     def _answer_error(self, error: PublicError) -> None:
         if not self._answered:
             self._answered = True
-            self._session.answer_error(self._request.id, error)
+            self._session.answer_error(self.id, error, self)
 
     def fail(self, error: PublicError) -> None:
         """The actor ended before the turn came, or while it was this call's."""
@@ -215,10 +236,9 @@ class StatelessJob(Call):
         args: list[Value],
         chain: Chain,
     ) -> None:
-        super().__init__(instance, chain)
+        super().__init__(instance, action, chain)
         self._admission = admission
         self._conn = conn
-        self._action = action
         self._args = args
         self._done = trio.Event()
         self._abandoned = False
@@ -226,11 +246,17 @@ class StatelessJob(Call):
         self._error: PublicError | None = None
 
     async def result(self) -> Value:
-        """Wait for the output. Raises PublicError. When cancelled, a call that has not started never runs."""
+        """Wait for the output. Raises PublicError.
+
+        When cancelled, a call that has not started never runs, and one that runs goes by its `abandoned` policy.
+        """
         try:
             await self._done.wait()
-        finally:
+        except trio.Cancelled:
             self._abandoned = True
+            if self.action.abandoned == "cancel":
+                self.cancel()
+            raise
         if self._error is not None:
             raise self._error
         return self._output
@@ -271,9 +297,7 @@ class StatelessJob(Call):
         self._done.set()
 
     async def _perform(self, chain: Chain, *, in_turn: bool) -> Value:
-        return await perform(
-            self._instance, self._action, self._args, self._conn, chain, in_turn=in_turn, overdue=self.fail
-        )
+        return await perform(self._instance, self.action, self._args, self._conn, chain, in_turn=in_turn, call=self)
 
     def fail(self, error: PublicError) -> None:
         """Answer with an error, unless there is an answer."""

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, cast, overlo
 from uuid import uuid4
 
 import attrs
+import trio
 
 from trivet.actor import CP, CS
 from trivet.event import Event, Ts
@@ -19,11 +20,17 @@ ConnKind: TypeAlias = Literal["events", "call", "raw"]
 
 @attrs.frozen
 class ConnStatistics:
-    """Counts of one connection. `queued_*` wait in this process for its client to read."""
+    """Counts of one connection. `queued_*` wait in this process for its client to read.
+
+    `unacknowledged` messages are kept for a resumable client until it says that it has them; `dropped` events gave way
+    by their overflow policy.
+    """
 
     queued_messages: int = 0
     queued_bytes: int = 0
     sent_messages: int = 0
+    unacknowledged: int = 0
+    dropped: int = 0
     unanswered_calls: int = 0
     subscriptions: int = 0
 
@@ -63,6 +70,23 @@ class Conn(Generic[CS, CP]):
         """
         session = self._session
         return session is not None and not session.ended and self._instance.emitter.send(session, event, args)
+
+    @overload
+    async def publish(self, event: Event[*Ts], *args: *Ts, timeout: float = 5) -> bool: ...
+    @overload
+    async def publish(self, event: str, *args: object, timeout: float = 5) -> bool: ...
+    async def publish(self, event: Event[*tuple[Any, ...]] | str, *args: object, timeout: float = 5) -> bool:
+        """`send` once this connection has room. Raises trio.TooSlowError after `timeout` seconds; False as `send`."""
+        session = self._session
+        if session is None or session.ended:
+            await trio.lowlevel.checkpoint()
+            return False
+        return await self._instance.emitter.publish_to(session, event, args, timeout)
+
+    @property
+    def attached(self) -> bool:
+        """False while a resumable connection waits for its client to come back. It stays in `conns` meanwhile."""
+        return self._session is None or not self._session.outbox.detached
 
     def disconnect(self, reason: str = "") -> None:
         """End it: what was sent before is delivered, then its socket is closed with 1000 and the reason.

@@ -1,7 +1,10 @@
 """Events on their way into outboxes: checked and encoded once, then appended for each recipient."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+import trio
 
 from trivet.definition import ActorDefinition, EventDefinition
 from trivet.errors import DefinitionError
@@ -11,18 +14,33 @@ from trivet.protocol.messages import Event as EventMessage
 from trivet.protocol.values import Value
 from trivet.runtime import answers
 from trivet.runtime.connection import Conn
-from trivet.runtime.outbox import Format, Outbox
+from trivet.runtime.frames import Droppable
+from trivet.runtime.outbox import Backlog, Format, Outbox
 
 if TYPE_CHECKING:
     from trivet.runtime.session import Session
 
 
+@attrs.frozen
+class BroadcastResult:
+    """What became of an event: how many `recipients` it went to; of these, how many made an event give way for it or
+    did not get it (`dropped`, by its overflow policy), and how many were ended for their slowness (`disconnected`).
+    """
+
+    recipients: int = 0
+    dropped: int = 0
+    disconnected: int = 0
+
+
 class Emitter:
     """Who subscribed to what, grouped by the format of their frames, in the order of subscription."""
 
-    def __init__(self, definition: ActorDefinition, limits: Limits) -> None:
+    def __init__(self, definition: ActorDefinition, limits: Limits, backlog: Backlog) -> None:
         self._definition = definition
         self._limits = limits
+        self._backlog = backlog
+        self.emitted = 0
+        """Events that had a recipient, since the start."""
         self._subscribers: dict[str, dict[Format, dict[Session, None]]] = {}
 
     def subscribe(self, session: "Session", name: str) -> None:
@@ -57,28 +75,70 @@ class Emitter:
         args: Sequence[object],
         exclude: "Conn[Any, Any] | str | Iterable[Conn[Any, Any] | str]",
         where: Callable[[Conn[Any, Any]], bool] | None,
-    ) -> int:
+    ) -> BroadcastResult:
         """To every subscriber but the excluded. Everything that can fail does so before the first is touched."""
         definition, name = self._resolve(event)
+        _refuse_block(definition)
         subscribers = self._subscribers.get(name)
         if not subscribers:
             if self._definition.options.strict:
                 self._encode(name, definition, args, ())
-            return 0
+            return _NOBODY
         groups = _recipients(subscribers, exclude, where)
-        frames = self._encode(name, definition, args, groups)
+        return self._emit(groups, self._encode(name, definition, args, groups))
+
+    async def publish(
+        self,
+        event: Event[*tuple[Any, ...]] | str,
+        args: Sequence[object],
+        exclude: "Conn[Any, Any] | str | Iterable[Conn[Any, Any] | str]",
+        where: Callable[[Conn[Any, Any]], bool] | None,
+        timeout: float,
+    ) -> BroadcastResult:
+        """To every subscriber at once, when all of them have room. Raises trio.TooSlowError."""
+        definition, name = self._resolve(event)
+        excluded = _ids(exclude)
+        await trio.lowlevel.checkpoint()
+        with trio.fail_after(timeout):
+            while True:
+                groups = _recipients(self._subscribers.get(name, {}), excluded, where)
+                full = next((box for boxes in groups.values() for box in boxes if box.full), None)
+                if full is None:
+                    return self._emit(groups, self._encode(name, definition, args, groups))
+                full.flush()
+                await full.wait_for_room()
+
+    def _emit(self, groups: dict[Format, list[Outbox]], frames: dict[Format, bytes]) -> BroadcastResult:
         count = 0
+        backlog = self._backlog
+        dropped, ended = backlog.dropped, backlog.ended
         for format_, outboxes in groups.items():
             frame = frames[format_]
             for outbox in outboxes:
                 outbox.put(frame)
             count += len(outboxes)
-        return count
+        if count:
+            self.emitted += 1
+        return BroadcastResult(count, backlog.dropped - dropped, backlog.ended - ended)
 
     def send(self, session: "Session", event: Event[*tuple[Any, ...]] | str, args: Sequence[object]) -> bool:
         """To one connection, subscribed or not."""
         definition, name = self._resolve(event)
-        return session.outbox.put(self._encode(name, definition, args, (session.format,))[session.format])
+        _refuse_block(definition)
+        frames = self._encode(name, definition, args, (session.format,))
+        return self._emit({session.format: [session.outbox]}, frames).recipients > 0 and not session.ended
+
+    async def publish_to(
+        self, session: "Session", event: Event[*tuple[Any, ...]] | str, args: Sequence[object], timeout: float
+    ) -> bool:
+        """To one connection, when it has room. Raises trio.TooSlowError."""
+        definition, name = self._resolve(event)
+        frames = self._encode(name, definition, args, (session.format,))
+        await trio.lowlevel.checkpoint()
+        with trio.fail_after(timeout):
+            session.outbox.flush()
+            await session.outbox.wait_for_room()
+        return not session.ended and self._emit({session.format: [session.outbox]}, frames).recipients > 0
 
     def _resolve(self, event: Event[*tuple[Any, ...]] | str) -> tuple[EventDefinition | None, str]:
         if isinstance(event, str):
@@ -97,13 +157,26 @@ class Emitter:
         values: list[Value]
         values = [self._definition.dump_any(arg) for arg in args] if definition is None else definition.dump(args)
         message = EventMessage(name, values)
+        policy = "disconnect" if definition is None else definition.policy
+        key = None if definition is None or definition.key is None else (definition.key(*args),)
         frames: dict[Format, bytes] = {}
         for format_ in formats:
             payload = format_.codec.encode_to_client(message)
             if len(payload) > self._limits.outgoing_message:
                 raise answers.outgoing_too_long()
-            frames[format_] = format_.frame(payload)
+            frame = format_.frame(payload)
+            frames[format_] = frame if policy in ("disconnect", "block") else Droppable(frame, name, policy, key)
         return frames
+
+
+_NOBODY: Final = BroadcastResult()
+
+
+def _refuse_block(definition: EventDefinition | None) -> None:
+    if definition is not None and definition.policy == "block":
+        raise TypeError(
+            f"{definition.name} blocks: emit it with `await self.publish(...)` or `await conn.publish(...)`"
+        )
 
 
 def _recipients(

@@ -12,11 +12,12 @@ from trivet.limits import Limits
 from trivet.nurseries import open_quiet_nursery
 from trivet.protocol.keys import check_key, serialise_key
 from trivet.protocol.values import UNDEFINED, Value
-from trivet.registry import Registry
+from trivet.registry import Registry, check_registry
 from trivet.runtime import answers
 from trivet.runtime.flush import FlushTask
 from trivet.runtime.instance import Instance
 from trivet.runtime.outbox import Backlog
+from trivet.runtime.session import Session
 from trivet.runtime.timers import Timers
 
 _Address: TypeAlias = tuple[str, str, tuple[str, ...]]
@@ -44,6 +45,8 @@ class Host:
         self.tasks = tasks
         """Where the tasks of connections run, each owned by its connection's TaskScope."""
         self.stopping = False
+        self.sessions: dict[str, Session] = {}
+        """Those that can be resumed, and those that ended while their client was away, by their tokens."""
         self._actors = actors
         self._by_address: dict[_Address, Instance] = {}
         self._by_id: dict[str, Instance] = {}
@@ -164,6 +167,7 @@ async def _is_up(instance: Instance) -> bool:
 @asynccontextmanager
 async def open_host(registry: Registry, limits: Limits | None = None) -> AsyncGenerator[Host]:
     """A host for the time of the `async with`. Leaving it stops gracefully; leaving by an exception cancels."""
+    check_registry(registry, "open_host")
     async with open_quiet_nursery() as tasks, open_quiet_nursery() as actors:
         host = Host(registry, limits or Limits(), actors, tasks)
         tasks.start_soon(host.timers.run)

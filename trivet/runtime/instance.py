@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequ
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
+import attrs
 import trio
 
 from trivet.actor import Actor
@@ -18,13 +19,13 @@ from trivet.protocol.values import UNDEFINED, Value
 from trivet.raw import Request, Response, WebSocket
 from trivet.runtime import answers, raw_handlers
 from trivet.runtime.admission import Admission
-from trivet.runtime.calls import ActionJob, DisconnectJob, Job, NoJob, StatelessJob, StopJob, TurnJob
+from trivet.runtime.calls import ActionJob, Call, DisconnectJob, Job, NoJob, StatelessJob, StopJob, TurnJob
 from trivet.runtime.connection import Conn, Conns
 from trivet.runtime.context import Cause, Chain, Hold, Waiting, cause, chain, current_chain
 from trivet.runtime.emit import Emitter
 from trivet.runtime.flush import Flusher
 from trivet.runtime.hooks import single_public_error, with_timeout
-from trivet.runtime.logs import logger
+from trivet.runtime.logs import logger, printable
 from trivet.runtime.outbox import Format, Transport
 from trivet.runtime.scope import TaskScope
 from trivet.runtime.session import GOING_AWAY, NORMAL, Session
@@ -38,6 +39,19 @@ if TYPE_CHECKING:
 # After so many turns the loop flushes even though its inbox is not empty; so often it lets other tasks run.
 _TURNS_AT_MOST: Final = 64
 _SECONDS_AT_MOST: Final = 0.001
+
+
+@attrs.frozen
+class ActorStatistics:
+    """Counts of one actor. `waiting_calls` have not started, `dropped_events` are those of its present connections."""
+
+    connections: int
+    detached: int
+    waiting_calls: int
+    running_calls: int
+    emitted_events: int
+    dropped_events: int
+    queued_bytes: int
 
 
 class Instance:
@@ -58,7 +72,7 @@ class Instance:
         self._conns: dict[str, Conn[Any, Any]] = {}
         self.conns: Conns[Any, Any] = Conns(self._conns)
         self.flusher = Flusher(host.flushes)
-        self.emitter = Emitter(definition, host.limits)
+        self.emitter = Emitter(definition, host.limits, host.backlog)
         self.turn_hold: Hold | None = None
         self.stopping = False
         self.started = trio.Event()
@@ -73,12 +87,28 @@ class Instance:
         self._outside: TaskScope | None = None
         self._destroying = False
         self._winding_down = False
+        self._waiting_calls = 0
+        self.call_bytes = 0
+        """Of the calls of its connections that are not answered, as they came."""
         self._calls_outside = 0
         self._sockets = 0
 
     def describe(self) -> str:
         """The actor for a log line: `chatRoom[general]`."""
-        return f"{self.name}[{','.join(self.key)}]"
+        return f"{self.name}[{printable(','.join(self.key))}]"
+
+    def statistics(self) -> ActorStatistics:
+        """Counts, see ActorStatistics."""
+        outboxes = [conn.statistics() for conn in self.conns.values()]
+        return ActorStatistics(
+            connections=len(outboxes),
+            detached=sum(not conn.attached for conn in self.conns.values()),
+            waiting_calls=self._waiting_calls,
+            running_calls=self._calls_outside + (self.turn_hold is not None),
+            emitted_events=self.emitter.emitted,
+            dropped_events=sum(box.dropped for box in outboxes),
+            queued_bytes=sum(box.queued_bytes for box in outboxes),
+        )
 
     # -- life ---------------------------------------------------------------------------------------------------------
 
@@ -165,6 +195,8 @@ class Instance:
                     # The others run, but nothing is flushed: what more of them arrives goes into the same flush.
                     await trio.lowlevel.checkpoint()
                     yielded = trio.current_time()
+            if isinstance(job, Call):
+                self._waiting_calls -= 1
             flusher.inline = True
             self.turn_hold = hold = Hold(self)
             try:
@@ -193,6 +225,11 @@ class Instance:
         """Destroy the actor and wait for its end."""
         self.request_destroy()
         await self.ended.wait()
+
+    @property
+    def crowded(self) -> bool:
+        """Whether so many connections wait to come or go that no more are let in."""
+        return self._jobs.statistics().current_buffer_used - self._waiting_calls >= self.host.limits.inbox
 
     @property
     def _drained(self) -> bool:
@@ -253,15 +290,18 @@ class Instance:
         """Queue a call. Raises PublicError `actor.stopping`, `actor.overloaded` or `actor.deadlock`."""
         if self.stopping:
             raise answers.stopping()
-        if self._jobs.statistics().current_buffer_used >= self.host.limits.inbox:
+        if self._waiting_calls >= self.host.limits.inbox:
             raise answers.overloaded("Too many messages wait for this actor")
         job.wait_for_turn()
         self.post(job)
+        self._waiting_calls += 1
 
     def start_concurrent(self, job: ActionJob | StatelessJob) -> None:
         """Run a call outside the turn, in a task of the actor."""
         if self._outside is None or self.stopping:
             job.fail(answers.stopping())
+        elif self._calls_outside >= self.host.limits.inbox:
+            job.fail(answers.overloaded("Too many calls run on this actor"))
         else:
             self.run_outside(self._run_concurrently, job)
 
@@ -332,9 +372,14 @@ class Instance:
 
     # -- what connections use -----------------------------------------------------------------------------------------
 
-    def open_session(self, transport: Transport, format: Format, *, params: Value, request: Request) -> Session:
-        """An events connection: enter it, and feed it what its transport receives."""
-        return Session(self, transport, format, params, request)
+    def open_session(
+        self, transport: Transport, format: Format, *, params: Value, request: Request, extended: bool = False
+    ) -> Session:
+        """An events connection: enter it, and feed it what its transport receives.
+
+        `extended`: the client speaks trivet's extension of the protocol.
+        """
+        return Session(self, transport, format, params, request, extended=extended)
 
     async def call(self, name: str, args: Sequence[Value], *, params: Value = UNDEFINED, request: Request) -> Value:
         """A stateless call. Raises PublicError. When cancelled, a call that has not started never runs."""

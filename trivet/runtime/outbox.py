@@ -7,7 +7,7 @@ gathered for it in one non-blocking send, and a writer task is started only for 
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 import attrs
@@ -17,6 +17,7 @@ from trio.abc import SendChannel
 from trivet.limits import KIB, Limits
 from trivet.protocol.codec import Codec
 from trivet.runtime.flush import Flusher
+from trivet.runtime.frames import Control, Droppable, Dropped
 from trivet.runtime.logs import logger
 from trivet.runtime.scope import TaskScope
 from trivet.runtime.timers import TimerHandle, Timers
@@ -37,6 +38,10 @@ class Format(Protocol):
 
     def frame(self, payload: bytes) -> bytes:
         """A complete frame around one encoded message, the same for every recipient."""
+        ...
+
+    def extension_frame(self, payload: bytes) -> bytes:
+        """A complete frame around one message of trivet's extension."""
         ...
 
     def close_frame(self, code: int, reason: str) -> bytes:
@@ -66,11 +71,17 @@ class Transport(Protocol):
 
 @attrs.frozen
 class OutboxStatistics:
-    """`queued_*` wait in this process; what the kernel holds is not counted. `sent_messages` were taken by it whole."""
+    """`queued_*` wait in this process; what the kernel holds is not counted. `sent_messages` were taken by it whole.
+
+    `unacknowledged` were sent and are kept until a resumable session's client has them; `dropped` events gave way to
+    later ones by their overflow policy.
+    """
 
     queued_messages: int
     queued_bytes: int
     sent_messages: int
+    unacknowledged: int = 0
+    dropped: int = 0
 
 
 class Backlog:
@@ -80,6 +91,10 @@ class Backlog:
         self.limits = limits
         self.bytes = 0
         self.outboxes: dict[Outbox, None] = {}
+        self.dropped = 0
+        """Events that were dropped by their policy, since the start."""
+        self.ended = 0
+        """Connections that were ended for their slowness, since the start."""
 
     def update(self, outbox: "Outbox", change: int) -> None:
         """Account for a change; above the limit, end the largest connections until it holds again."""
@@ -97,18 +112,26 @@ class Outbox(SendChannel[bytes]):
 
     `put` never waits and never fails for a live connection; the bounds are judged after a flush, so that a burst
     hurts nobody who reads. Over the hard bound, or over the soft one for `outbox_soft_time` without falling below,
-    `on_too_slow` is called.
+    `on_too_slow` is called. At the soft bound, what is droppable gives way (see `frames.py`), and `dropped_frame` tells
+    the client where and how many.
+
+    A `resumable` outbox keeps what was sent until it is acknowledged. When its transport breaks it calls `on_broken`
+    and goes on without one; `attach` gives it another, beginning with what that client does not have.
     """
 
     __slots__ = (
         "__weakref__",
+        "_acknowledged",
         "_backlog",
         "_closing",
         "_dirty",
+        "_dropped",
+        "_dropped_frame",
         "_flusher",
         "_head_sent",
         "_in_flight",
         "_limits",
+        "_on_broken",
         "_on_too_slow",
         "_queue",
         "_queued_bytes",
@@ -116,12 +139,16 @@ class Outbox(SendChannel[bytes]):
         "_scope",
         "_sent",
         "_slow_timer",
+        "_soft_bytes",
+        "_soft_messages",
         "_timers",
+        "_transport",
+        "_unacknowledged",
+        "_unacknowledged_bytes",
         "_unflushed",
         "_writing",
         "backlog",
         "format",
-        "transport",
     )
 
     def __init__(
@@ -134,16 +161,22 @@ class Outbox(SendChannel[bytes]):
         timers: Timers,
         scope: TaskScope,
         on_too_slow: Callable[[], None],
+        dropped_frame: Callable[[str, int], bytes],
+        on_broken: Callable[[], None] | None = None,
     ) -> None:
-        self.transport = transport
         self.format = format
         self.backlog = 0
+        self._transport: Transport | None = transport
         self._flusher = flusher
         self._backlog = backlog
         self._limits = backlog.limits
+        self._soft_messages = self._limits.outbox_soft_messages
+        self._soft_bytes = self._limits.outbox_soft_bytes
         self._timers = timers
         self._scope = scope
         self._on_too_slow = on_too_slow
+        self._on_broken = on_broken
+        self._dropped_frame = dropped_frame
         self._queue: deque[bytes] = deque()
         self._queued_bytes = 0
         self._head_sent = 0
@@ -153,8 +186,13 @@ class Outbox(SendChannel[bytes]):
         self._writing = False
         self._closing = False
         self._sent = 0
+        self._dropped = 0
         self._slow_timer: TimerHandle | None = None
         self._room: trio.Event | None = None
+        # Of a resumable outbox: counted frames that were sent, and how many before them are acknowledged.
+        self._unacknowledged: deque[bytes] = deque()
+        self._unacknowledged_bytes = 0
+        self._acknowledged = 0
 
     # -- in -----------------------------------------------------------------------------------------------------------
 
@@ -162,7 +200,12 @@ class Outbox(SendChannel[bytes]):
         """Queue one frame for the next flush. False when the connection is ending: the frame goes nowhere."""
         if self._closing:
             return False
-        self._queue.append(frame)
+        queue = self._queue
+        if len(queue) >= self._soft_messages or self._queued_bytes >= self._soft_bytes or frame.__class__ is Droppable:
+            if not self._make_room(frame):
+                return not self._closing
+            queue = self._queue
+        queue.append(frame)
         size = len(frame)
         self._queued_bytes += size
         self._unflushed += size
@@ -173,28 +216,177 @@ class Outbox(SendChannel[bytes]):
             self.flush()
         return True
 
+    def put_control(self, frame: bytes) -> None:
+        """Queue a frame of the transport's own: not counted, and forgotten while there is no transport."""
+        if self._transport is not None:
+            self.put(Control(frame))
+
+    def put_first(self, frame: bytes) -> None:
+        """Queue a frame of the transport's own before all others, and see to a flush."""
+        self._queue.appendleft(Control(frame))
+        self._queued_bytes += len(frame)
+        if not self._dirty:
+            self._dirty = True
+            self._flusher.add(self)
+
     def send_nowait(self, value: bytes) -> None:
         """Queue one frame. Raises trio.ClosedResourceError when ending, trio.WouldBlock above the soft bound."""
         if self._closing:
             raise trio.ClosedResourceError
-        if self._over_soft():
+        if self.full:
             raise trio.WouldBlock
         self.put(value)
 
     async def send(self, value: bytes) -> None:
         """Queue one frame, waiting while the soft bound is reached. Raises trio.ClosedResourceError when ending."""
         await trio.lowlevel.checkpoint_if_cancelled()
-        while self._over_soft() and not self._closing:
+        await self.wait_for_room()
+        self.send_nowait(value)
+        await trio.lowlevel.cancel_shielded_checkpoint()
+
+    async def wait_for_room(self) -> None:
+        """Wait until the outbox is below its soft bound, or ending."""
+        while self.full and not self._closing:
             if self._room is None:
                 self._room = trio.Event()
             await self._room.wait()
-        self.send_nowait(value)
-        await trio.lowlevel.cancel_shielded_checkpoint()
 
     async def aclose(self) -> None:
         """Drop what is queued and end the transport at once."""
         self.break_()
         await trio.lowlevel.checkpoint()
+
+    @property
+    def full(self) -> bool:
+        """Whether the soft bound is reached."""
+        return len(self._queue) > self._soft_messages or self._queued_bytes > self._soft_bytes
+
+    # -- overflow policies --------------------------------------------------------------------------------------------
+
+    def _make_room(self, frame: bytes) -> bool:
+        """Let droppable events give way. False when the frame itself has to."""
+        if not (self._writing or self._transport is None):
+            if len(self._queue) < self._soft_messages and self._queued_bytes < self._soft_bytes:
+                return True
+            self.flush()  # a burst to a client that reads: nothing has to give way
+        if self._closing:
+            return False
+        droppable = frame if isinstance(frame, Droppable) else None
+        if droppable is not None and droppable.key is not None:
+            self._replace(droppable)
+        if len(self._queue) < self._soft_messages and self._queued_bytes < self._soft_bytes:
+            return True
+        if isinstance(frame, Control) or (droppable is not None and droppable.policy == "drop_newest"):
+            victim = None
+        else:
+            victim = self._find(lambda queued: isinstance(queued, Droppable))
+        if victim is not None:
+            self._drop(victim)
+        elif droppable is not None:
+            self._tell_dropped(droppable.event, len(self._queue))
+            return False
+        return True
+
+    def _replace(self, frame: Droppable) -> None:
+        """Drop the queued event that this one makes out of date."""
+        same = self._find(
+            lambda queued: isinstance(queued, Droppable) and queued.event == frame.event and queued.key == frame.key
+        )
+        if same is not None:
+            self._drop(same)
+
+    def _find(self, wanted: Callable[[bytes], bool]) -> int | None:
+        """The first queued frame of which nothing has been sent yet that is wanted."""
+        begun = self._head_sent + self._in_flight
+        size = 0
+        for index, queued in enumerate(self._queue):
+            if size >= begun and wanted(queued):
+                return index
+            size += len(queued)
+        return None
+
+    def _drop(self, index: int) -> None:
+        victim = self._queue[index]
+        assert isinstance(victim, Droppable)
+        del self._queue[index]
+        self._queued_bytes -= len(victim)
+        self._tell_dropped(victim.event, index)
+
+    def _tell_dropped(self, event: str, index: int) -> None:
+        """Count one more into the marker that stands where the first dropped one of that event stood."""
+        self._dropped += 1
+        self._backlog.dropped += 1
+        at = self._find(lambda queued: isinstance(queued, Dropped) and queued.event == event)
+        before = 0
+        if at is not None:
+            old = self._queue[at]
+            assert isinstance(old, Dropped)
+            before = old.times
+            self._queued_bytes -= len(old)
+            del self._queue[at]
+            index = at
+        marker = Dropped(self._dropped_frame(event, before + 1), event, before + 1)
+        self._queue.insert(index, marker)
+        self._queued_bytes += len(marker)
+        if not self._dirty:
+            self._dirty = True
+            self._flusher.add(self)
+
+    # -- sessions -----------------------------------------------------------------------------------------------------
+
+    @property
+    def detached(self) -> bool:
+        """Whether it waits for another transport."""
+        return self._transport is None
+
+    @property
+    def transport(self) -> Transport | None:
+        """What carries it now."""
+        return self._transport
+
+    def detach(self) -> None:
+        """Go on without a transport. What was sent and not acknowledged is queued again, in its place."""
+        transport, self._transport = self._transport, None
+        self._cancel_slow_timer()
+        unsent = [frame for frame in self._queue if not isinstance(frame, Control)]
+        self._queue = deque([*self._unacknowledged, *unsent])
+        self._queued_bytes = sum(map(len, self._queue))
+        self._unacknowledged.clear()
+        self._unacknowledged_bytes = self._head_sent = self._in_flight = 0
+        if transport is not None:
+            transport.abort()
+        self._note_backlog()
+        self._judge()
+
+    def attach(self, transport: Transport, received: int) -> bool:
+        """Go on with another transport, after the `received` first counted frames. False when that cannot be."""
+        if self._transport is not None:
+            self.detach()
+        missing = received - self._acknowledged
+        if self._closing or not 0 <= missing <= len(self._queue):
+            return False
+        for _ in range(missing):
+            self._queued_bytes -= len(self._queue.popleft())
+        self._acknowledged = received
+        self._transport = transport
+        self._note_backlog()
+        return True
+
+    def acknowledge(self, received: int) -> bool:
+        """The client has so many counted frames in all. False when it cannot have."""
+        missing = received - self._acknowledged
+        if not 0 <= missing <= len(self._unacknowledged):
+            return False
+        for _ in range(missing):
+            self._unacknowledged_bytes -= len(self._unacknowledged.popleft())
+        self._acknowledged = received
+        return True
+
+    def _retain(self, sent: Iterable[bytes]) -> None:
+        for frame in sent:
+            if frame.__class__ is not Control:
+                self._unacknowledged.append(frame)
+                self._unacknowledged_bytes += len(frame)
 
     # -- ends ---------------------------------------------------------------------------------------------------------
 
@@ -207,12 +399,18 @@ class Outbox(SendChannel[bytes]):
         """Send what is queued, then the close frame, then finish the transport; abort it if that takes too long."""
         if self._closing:
             return
-        self.put(close_frame)
+        if self._transport is None:
+            self.break_()
+            return
+        self.put(Control(close_frame))
         self._begin_close()
 
     def abandon(self, close_frame: bytes) -> None:
         """Drop every frame that was not begun, send the close frame after the one that was, and finish."""
         if self._closing:
+            return
+        if self._transport is None:
+            self.break_()
             return
         begun = self._head_sent + self._in_flight
         kept: list[bytes] = []
@@ -225,28 +423,44 @@ class Outbox(SendChannel[bytes]):
         self._queue = deque(kept)
         self._queued_bytes = size - self._head_sent if kept else 0
         self._note_backlog()
-        self.put(close_frame)
+        self.put(Control(close_frame))
         self._begin_close()
 
     def _begin_close(self) -> None:
         self._closing = True
         self._cancel_slow_timer()
         self._wake_senders()
-        self._slow_timer = self._timers.call_later(self._limits.close_timeout, self.transport.abort)
+        self._slow_timer = self._timers.call_later(self._limits.close_timeout, self._abort)
 
     def break_(self) -> None:
-        """The transport is gone: drop everything."""
+        """The transport is gone for good: drop everything."""
         self._closing = True
         self._queue.clear()
-        self._queued_bytes = self._unflushed = self._head_sent = 0
+        self._unacknowledged.clear()
+        self._queued_bytes = self._unacknowledged_bytes = self._unflushed = self._head_sent = 0
         self._note_backlog()
         self._cancel_slow_timer()
         self._wake_senders()
-        self.transport.abort()
+        self._abort()
+
+    def _abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _broken(self, transport: Transport) -> None:
+        """A send has failed. A resumable outbox waits for another transport, unless it was ending."""
+        if transport is not self._transport:
+            return
+        if self._on_broken is None or self._closing:
+            self.break_()
+        else:
+            self.detach()
+            self._on_broken()
 
     def too_slow(self) -> None:
         """End the connection for its slowness."""
         if not self._closing:
+            self._backlog.ended += 1
             self._on_too_slow()
 
     # -- out ----------------------------------------------------------------------------------------------------------
@@ -254,8 +468,8 @@ class Outbox(SendChannel[bytes]):
     def flush(self) -> None:
         """Give the transport what it takes without waiting; a writer task sees to the rest. Never raises."""
         self._unflushed = 0
-        if self._writing:
-            # The writer may wait for ever: the bounds are judged here too, or a client that never reads has none.
+        transport = self._transport
+        if transport is None or self._writing:
             self._note_backlog()
             self._judge()
             return
@@ -264,18 +478,18 @@ class Outbox(SendChannel[bytes]):
         try:
             while self._queue:
                 data = self._chunk()
-                taken = self.transport.send_nowait(data)
+                taken = transport.send_nowait(data)
                 self._consume(taken)
                 if taken < len(data):
                     self._writing = True
-                    self._scope.start_soon(self._write)
+                    self._scope.start_soon(self._write, transport)
                     break
         except trio.BrokenResourceError:
-            self.break_()
+            self._broken(transport)
             return
         if self._closing and not self._queue:
-            self._finished()
-        elif self._writing or self.backlog:
+            self._finished(transport)
+        elif self._writing or self.backlog or self._unacknowledged:
             self._note_backlog()
             self._judge()
 
@@ -286,7 +500,7 @@ class Outbox(SendChannel[bytes]):
     def _chunk(self) -> bytes:
         queue = self._queue
         if self._queued_bytes <= _CHUNK:
-            data = b"".join(queue) if len(queue) > 1 else queue[0]
+            data = b"".join(queue) if len(queue) > 1 else bytes(queue[0])
             return data[self._head_sent :] if self._head_sent else data
         frames: list[bytes] = []
         size = 0
@@ -302,38 +516,46 @@ class Outbox(SendChannel[bytes]):
         queue = self._queue
         if taken == self._queued_bytes:
             self._sent += len(queue)
+            if self._on_broken is not None:
+                self._retain(queue)
             queue.clear()
             self._queued_bytes = self._head_sent = 0
             return
         self._queued_bytes -= taken
         taken += self._head_sent
         while queue and taken >= len(queue[0]):
-            taken -= len(queue.popleft())
+            frame = queue.popleft()
+            taken -= len(frame)
             self._sent += 1
+            if self._on_broken is not None:
+                self._retain((frame,))
         self._head_sent = taken
 
-    async def _write(self) -> None:
+    async def _write(self, transport: Transport) -> None:
         try:
-            while self._queue:
+            while self._queue and transport is self._transport:
                 data = self._chunk()
                 self._in_flight = len(data)
-                await self.transport.send_all(data)
+                await transport.send_all(data)
+                if transport is not self._transport:
+                    return
                 self._in_flight = 0
                 if self._queue:  # it may have been broken meanwhile
                     self._consume(len(data))
                     self._note_backlog()
                     self._judge()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            self.break_()
+            self._broken(transport)
         finally:
-            self._writing = False
-        if self._closing and not self._queue:
-            self._finished()
+            if transport is self._transport or self._transport is None:
+                self._writing = False
+        if self._closing and not self._queue and transport is self._transport:
+            self._finished(transport)
 
-    def _finished(self) -> None:
+    def _finished(self, transport: Transport) -> None:
         self._note_backlog()
         self._cancel_slow_timer()
-        self.transport.finish()
+        transport.finish()
 
     # -- bounds -------------------------------------------------------------------------------------------------------
 
@@ -347,20 +569,18 @@ class Outbox(SendChannel[bytes]):
                 self._backlog.outboxes.pop(self, None)
             self._backlog.update(self, change)
 
-    def _over_soft(self) -> bool:
-        limits = self._limits
-        return len(self._queue) > limits.outbox_soft_messages or self._queued_bytes > limits.outbox_soft_bytes
-
     def _judge(self) -> None:
         if self._closing:
             return
         limits = self._limits
-        if len(self._queue) > limits.outbox_hard_messages or self._queued_bytes > limits.outbox_hard_bytes:
+        messages = len(self._queue) + len(self._unacknowledged)
+        size = self._queued_bytes + self._unacknowledged_bytes
+        if messages > limits.outbox_hard_messages or size > limits.outbox_hard_bytes:
             self.too_slow()
-        elif not self._over_soft():
+        elif not self.full:
             self._cancel_slow_timer()
             self._wake_senders()
-        elif self._slow_timer is None:
+        elif self._slow_timer is None and self._transport is not None:
             self._slow_timer = self._timers.call_later(limits.outbox_soft_time, self.too_slow)
 
     def _cancel_slow_timer(self) -> None:
@@ -374,8 +594,10 @@ class Outbox(SendChannel[bytes]):
             self._room = None
 
     def statistics(self) -> OutboxStatistics:
-        """What waits now and what was sent so far."""
-        return OutboxStatistics(len(self._queue), self._queued_bytes, self._sent)
+        """What waits now, and what was sent and dropped so far."""
+        return OutboxStatistics(
+            len(self._queue), self._queued_bytes, self._sent, len(self._unacknowledged), self._dropped
+        )
 
 
 def log_too_slow(conn_id: str, statistics: OutboxStatistics) -> None:

@@ -1,13 +1,19 @@
 """One events connection: its admission, its incoming messages in order, its subscriptions, its end."""
 
+import secrets
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Self
 
+import attrs
+import trio
+
 from trivet.definition import ActionDefinition, EventDefinition
 from trivet.errors import EncodeError, PublicError, internal_error
+from trivet.protocol import extension
 from trivet.protocol.closing import format_reason
 from trivet.protocol.messages import ActionRequest, ActionResponse, Error, Init, SubscriptionRequest, ToClient, ToServer
+from trivet.protocol.messages import Event as EventMessage
 from trivet.protocol.values import UNDEFINED, Value
 from trivet.raw import Request
 from trivet.runtime import answers
@@ -19,9 +25,14 @@ from trivet.runtime.hooks import with_timeout
 from trivet.runtime.logs import logger
 from trivet.runtime.outbox import Format, Outbox, Transport, log_too_slow
 from trivet.runtime.scope import TaskScope
+from trivet.runtime.timers import TimerHandle
 
 if TYPE_CHECKING:
     from trivet.runtime.instance import Instance
+
+# A client is told of its messages that have arrived after so many of them, or so many seconds.
+ACKNOWLEDGE_AFTER: Final = 64
+ACKNOWLEDGE_WITHIN: Final = 1.0
 
 NORMAL: Final = 1000
 GOING_AWAY: Final = 1001
@@ -29,8 +40,30 @@ INTERNAL: Final = 1011
 TRY_AGAIN_LATER: Final = 1013
 
 
+@attrs.frozen(eq=False)
+class Incoming:
+    """A message that has not been released. `size` of calls alone, `deadline` in Trio's time."""
+
+    message: ToServer | extension.Subscribe
+    chain: Chain
+    size: int = 0
+    deadline: float | None = None
+
+    @property
+    def event(self) -> str | None:
+        """The event that it subscribes to or unsubscribes from."""
+        match self.message:
+            case SubscriptionRequest(event_name=name) | extension.Subscribe(event=name):
+                return name
+            case _:
+                return None
+
+
 class Session:
     """What the carrier of an events connection talks to. Enter it, feed it, leave it when the transport is gone.
+
+    With a client that speaks trivet's extension it is `extended`: when its transport breaks it stays in the actor for
+    `Limits.resume_window`, under a token in `Host.sessions`, until `resume` gives it another transport.
 
     Messages are handled in the order in which they are received: serial actions go to the actor's inbox, concurrent
     ones and subscriptions take effect once every earlier message of this connection has started. None of its methods
@@ -38,23 +71,34 @@ class Session:
     """
 
     __slots__ = (
+        "_ack_timer",
+        "_acknowledged",
         "_admission",
         "_admitted",
+        "_bytes",
+        "_calls",
         "_chain",
         "_ended",
+        "_expiry",
+        "_first_transport",
         "_incoming",
         "_kicked",
         "_params",
         "_posted",
+        "_received",
         "_scope",
         "_starting",
+        "_timeouts",
         "_told",
         "_unanswered",
         "conn",
+        "extended",
+        "farewell",
         "format",
         "instance",
         "outbox",
         "subscriptions",
+        "token",
     )
 
     def __init__(
@@ -64,9 +108,17 @@ class Session:
         format: Format,
         params: Value,
         request: Request,
+        *,
+        extended: bool = False,
     ) -> None:
         self.instance = instance
+        self._first_transport = transport
         self.format = format
+        self.extended = extended
+        self.token = secrets.token_urlsafe(24) if extended else ""
+        """What resumes it: 192 random bits."""
+        self.farewell: tuple[int, str] | None = None
+        """How it ended while its client was away."""
         self.conn: Conn[Any, Any] = Conn(instance, "events", request)
         self.subscriptions: dict[str, None] = {}
         host = instance.host
@@ -79,6 +131,8 @@ class Session:
             timers=host.timers,
             scope=self._scope,
             on_too_slow=self._too_slow,
+            dropped_frame=self._dropped_frame,
+            on_broken=self._wait_for_client if extended else None,
         )
         self._params = params
         self._chain: Chain = current_chain()
@@ -89,10 +143,19 @@ class Session:
         self._told = False
         # Messages that have not been released; serial actions released to the inbox but not started; whether a
         # concurrent action or a subscription was released and has not taken effect yet.
-        self._incoming: deque[tuple[ToServer, Chain]] = deque()
+        self._incoming: deque[Incoming] = deque()
         self._posted = 0
         self._starting = False
         self._unanswered = 0
+        self._bytes = 0  # of the calls that are not answered, as they came
+        # Of an extended session: counted messages that came, how many of them the client knows of, calls by their
+        # number, deadlines of calls that are about to come, and the end of its patience with a client that is away.
+        self._received = 0
+        self._acknowledged = 0
+        self._ack_timer: TimerHandle | None = None
+        self._calls: dict[int, ActionJob] = {}
+        self._timeouts: dict[int, float] = {}
+        self._expiry: TimerHandle | None = None
 
     # -- admission and end --------------------------------------------------------------------------------------------
 
@@ -105,9 +168,46 @@ class Session:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self.leave(self._first_transport)
+
+    async def leave(self, transport: Transport | None) -> None:
+        """The transport is gone. An extended session that has not ended waits for its client to come back."""
+        if transport is not self.outbox.transport and not self._ended:
+            return  # another one has taken over
+        if self.extended and self._admitted and not self._ended and not self.instance.stopping:
+            self.outbox.detach()
+            self._wait_for_client()
+            return
         self._end()
         self.outbox.break_()
         await self._scope.aclose()
+
+    def _wait_for_client(self) -> None:
+        """The outbox has no transport any more."""
+        self._cancel_ack()
+        if self._expiry is None and not self._ended:
+            self._expiry = self.instance.host.timers.call_later(self.instance.host.limits.resume_window, self._expire)
+
+    def _expire(self) -> None:
+        self._end()
+        self.outbox.break_()
+        self._scope.cancel()
+
+    def resume(self, transport: Transport, format: Format, received: int) -> bool:
+        """Go on over another transport, whose client has so many counted messages. False when that cannot be."""
+        old = self.outbox.transport
+        if self._ended or not self._admitted or format is not self.format:
+            return False
+        if not self.outbox.attach(transport, received):
+            return False
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
+        if old is not None:
+            old.abort()
+        self.outbox.put_first(self.format.extension_frame(extension.encode(extension.Resumed(self._received))))
+        self._acknowledged = self._received
+        return True
 
     async def _admit(self, admission: Admission) -> None:
         try:
@@ -122,7 +222,12 @@ class Session:
         if self._ended:  # it left, or was kicked, while on_connect ran
             self.instance.forget(self)
         else:
-            self._send(Init(self.instance.actor_id, self.conn.id))
+            init = self.format.codec.encode_to_client(Init(self.instance.actor_id, self.conn.id))
+            self.outbox.put_control(self.format.frame(init))
+            if self.extended:
+                self.instance.host.sessions[self.token] = self
+                opened = extension.SessionOpened(self.token, self.instance.host.limits.resume_window)
+                self._send_control_message(opened)
         self._advance()
 
     def _refuse(self, error: PublicError) -> None:
@@ -140,12 +245,31 @@ class Session:
         self.instance.forget(self)
         if self._admission is not None:
             self._admission.withdraw()
+        self._cancel_ack()
+        if self._expiry is not None:
+            self._expiry.cancel()
+        self._abandon_calls()
         self._advance()
+        if self.extended and self.farewell is None:
+            self.instance.host.sessions.pop(self.token, None)
+
+    def _abandon_calls(self) -> None:
+        """What its calls do when their client is gone for good is their own policy."""
+        for job in list(self._calls.values()):
+            if job.action.abandoned == "cancel":
+                job.cancel()
 
     def end(self, code: int, reason: str) -> None:
-        """End the connection from this side: what is queued, then the close frame."""
+        """End the connection from this side: what is queued, then the close frame. One that is away is told later."""
+        if self.outbox.detached and not self._ended:
+            self.farewell = (code, reason)
+            window = self.instance.host.limits.resume_window
+            self.instance.host.timers.call_later(window, self._forget_farewell)
         self._end()
         self.outbox.close(self.format.close_frame(code, reason))
+
+    def _forget_farewell(self) -> None:
+        self.instance.host.sessions.pop(self.token, None)
 
     def kick(self, reason: str) -> None:
         """`conn.disconnect(reason)`."""
@@ -171,37 +295,79 @@ class Session:
 
     def send_control(self, frame: bytes) -> None:
         """A ping or pong frame, in order with the rest."""
-        self.outbox.put(frame)
+        self.outbox.put_control(frame)
 
-    def receive(self, message: ToServer, *, chain: Chain = ()) -> None:
-        """Handle a message after all earlier ones. `chain` are the turns that its sender, in this process, holds."""
+    def receive(self, message: ToServer, *, size: int = 1, chain: Chain = ()) -> None:
+        """Handle a message after all earlier ones.
+
+        `size` is that of its frame; `chain` are the turns that its sender, in this process, holds.
+        """
+        self._count()
         if self._ended:
             return
         limits = self.instance.host.limits
         if isinstance(message, ActionRequest):
+            timeout = self._timeouts.pop(message.id, None)
             if self._unanswered >= limits.unanswered_calls:
-                self.answer_error(
-                    message.id, answers.overloaded("Too many unanswered calls on this connection"), count=False
-                )
-                return
-            self._unanswered += 1
+                self.answer_error(message.id, answers.overloaded("Too many unanswered calls on this connection"))
+            elif self._bytes + size > limits.unanswered_bytes or self.instance.call_bytes + size > limits.inbox_bytes:
+                self.answer_error(message.id, answers.overloaded("The unanswered calls are too large"))
+            else:
+                self._charge(1, size)
+                self._queue(Incoming(message, chain, size, timeout))
+        else:
+            self._queue(Incoming(message, chain))
+
+    def receive_extension(self, message: extension.ExtensionToServer, *, chain: Chain = ()) -> None:
+        """Handle a message of the extension."""
+        if message.counted:
+            self._count()
+        if self._ended:
+            return
+        match message:
+            case extension.Ack(received):
+                if not self.outbox.acknowledge(received):
+                    self.protocol_error(
+                        PublicError("actor", "invalid_request", "An acknowledgement of what was not sent")
+                    )
+            case extension.Subscribe():
+                self._queue(Incoming(message, chain))
+            case extension.Sync(sync_id):
+                self._send_extension(extension.Synced(sync_id))
+            case extension.Cancel(call_id):
+                self._cancel(call_id)
+            case extension.Timeout(call_id, seconds):
+                if len(self._timeouts) < self.instance.host.limits.unanswered_calls:
+                    self._timeouts[call_id] = trio.current_time() + seconds
+            case extension.Bye():
+                self.end(NORMAL, "")
+
+    def _queue(self, incoming: "Incoming") -> None:
+        limits = self.instance.host.limits
+        name = incoming.event
+        if name is not None and len(name.encode()) > limits.event_name:
+            self.protocol_error(PublicError("connection", "event_name_too_long", "The event name is too long"))
         elif len(self._incoming) >= limits.inbox:
             self.protocol_error(answers.overloaded("Too many messages wait on this connection"))
-            return
-        self._incoming.append((message, chain))
-        self._advance()
+        else:
+            self._incoming.append(incoming)
+            self._advance()
 
     def _advance(self) -> None:
         """Release what may start now. After the last of it, a connection that has ended gets its `on_disconnect`."""
         if self._admitted and not self._starting:
             self._release()
-            if self._ended and not self._incoming and not self._starting and not self._told:
-                self._told = True
-                self.instance.post_disconnect(self.conn)
+            self._say_goodbye()
+
+    def _say_goodbye(self) -> None:
+        if self._ended and not self._incoming and not self._starting and not self._told:
+            self._told = True
+            self.instance.post_disconnect(self.conn)
 
     def _release(self) -> None:
         while self._incoming:
-            message, chain = self._incoming[0]
+            incoming = self._incoming[0]
+            message = incoming.message
             if isinstance(message, ActionRequest):
                 action = self.instance.definition.actions.get(message.name)
                 if action is not None and action.concurrent:
@@ -209,10 +375,10 @@ class Session:
                         return
                     self._incoming.popleft()
                     self._starting = True
-                    self.instance.start_concurrent(ActionJob(self, message, action, chain))
+                    self.instance.start_concurrent(self._job(incoming, message, action))
                     return
                 self._incoming.popleft()
-                self._post(message, action, chain)
+                self._post(incoming, message, action)
             else:
                 if self._posted:
                     return
@@ -220,51 +386,88 @@ class Session:
                 if not self._subscribe(message):
                     return
 
-    def _post(self, message: ActionRequest, action: ActionDefinition | None, chain: Chain) -> None:
+    def _job(self, incoming: "Incoming", message: ActionRequest, action: ActionDefinition) -> ActionJob:
+        job = ActionJob(self, message, action, incoming.chain, incoming.size)
+        job.deadline = incoming.deadline
+        if self.extended or action.abandoned == "cancel":
+            self._calls[message.id] = job
+        return job
+
+    def _post(self, incoming: "Incoming", message: ActionRequest, action: ActionDefinition | None) -> None:
         if action is None:
+            self._charge(-1, -incoming.size)
             self.answer_error(message.id, answers.action_not_found(message.name))
             return
+        job = self._job(incoming, message, action)
         try:
-            self.instance.post_call(ActionJob(self, message, action, chain))
+            self.instance.post_call(job)
         except PublicError as error:
-            self.answer_error(message.id, error)
+            job.fail(error)
         else:
             self._posted += 1
 
-    def started(self, concurrent: bool) -> bool:
-        """A call has begun. False when it shall not run after all, for its connection was kicked."""
-        if concurrent:
+    def _charge(self, calls: int, size: int) -> None:
+        self._unanswered += calls
+        self._bytes += size
+        self.instance.call_bytes += size
+
+    def _cancel(self, call_id: int) -> None:
+        """Nobody wants the result of a call any more. It overtakes what waits."""
+        for incoming in self._incoming:
+            if isinstance(incoming.message, ActionRequest) and incoming.message.id == call_id:
+                self._incoming.remove(incoming)
+                self._charge(-1, -incoming.size)
+                self.answer_error(call_id, answers.call_cancelled())
+                return
+        job = self._calls.get(call_id)
+        if job is not None:
+            job.cancel()
+
+    def started(self, job: ActionJob) -> bool:
+        """A call has begun. False when it shall not run after all: its connection was kicked, or it was cancelled."""
+        if job.action.concurrent:
             self._starting = False
         else:
             self._posted -= 1
         if self._incoming or self._ended:
             self._advance()
-        return not self._kicked
+        if self._kicked or (self._ended and job.action.abandoned == "cancel"):
+            job.fail(answers.stopping())
+            return False
+        if job.cancelled:
+            job.fail(answers.call_cancelled())
+            return False
+        return True
 
     # -- answers ------------------------------------------------------------------------------------------------------
 
-    def answer(self, action_id: int, output: Value) -> None:
+    def answer(self, job: ActionJob, output: Value) -> None:
         """The result of a call. One that is too large or cannot travel is an error of that call alone."""
-        self._unanswered -= 1
+        self._settle(job)
         if self._ended:
             return
         try:
-            payload = self.format.codec.encode_to_client(ActionResponse(action_id, output))
+            payload = self.format.codec.encode_to_client(ActionResponse(job.id, output))
         except EncodeError as error:
-            logger.error("%s: the result of a call cannot travel: %s", self.instance.describe(), error)
-            self._send(answers.error_message(internal_error(), action_id))
+            logger.error("%s: the result of %s cannot travel: %s", self.instance.describe(), job.action.name, error)
+            self._send(answers.error_message(internal_error(), job.id))
             return
         if len(payload) > self.instance.host.limits.outgoing_message:
-            self._send(answers.error_message(answers.outgoing_too_long(), action_id))
+            self._send(answers.error_message(answers.outgoing_too_long(), job.id))
         else:
             self.outbox.put(self.format.frame(payload))
 
-    def answer_error(self, action_id: int, error: PublicError, *, count: bool = True) -> None:
+    def answer_error(self, action_id: int, error: PublicError, job: ActionJob | None = None) -> None:
         """The error of a call. The connection goes on."""
-        if count:
-            self._unanswered -= 1
+        if job is not None:
+            self._settle(job)
         if not self._ended:
             self._send(answers.error_message(error, action_id, self.instance.ref))
+
+    def _settle(self, job: ActionJob) -> None:
+        self._charge(-1, -job.size)
+        if self._calls.get(job.id) is job:
+            del self._calls[job.id]
 
     def _send(self, message: ToClient) -> None:
         codec = self.format.codec
@@ -272,47 +475,85 @@ class Session:
             payload = codec.encode_to_client(message)
         except EncodeError as error:
             logger.error("%s: the metadata of an error cannot travel: %s", self.instance.describe(), error)
-            assert isinstance(message, Error)
-            payload = codec.encode_to_client(
-                Error(message.group, message.code, message.message, UNDEFINED, message.action_id)
-            )
+            payload = b""
+        if not payload or len(payload) > self.instance.host.limits.outgoing_message:
+            assert isinstance(message, Error)  # all others were measured before
+            short = Error(message.group, message.code, message.message[:1000], UNDEFINED, message.action_id)
+            payload = codec.encode_to_client(short)
         self.outbox.put(self.format.frame(payload))
+
+    def _send_extension(self, message: extension.ExtensionToClient) -> None:
+        self.outbox.put(self.format.extension_frame(extension.encode(message)))
+
+    def _send_control_message(self, message: extension.ExtensionToClient) -> None:
+        self.outbox.put_control(self.format.extension_frame(extension.encode(message)))
+
+    def _dropped_frame(self, event: str, count: int) -> bytes:
+        """Tells the client that events gave way: RivetKit's clients by an event of this name."""
+        if self.extended:
+            return self.format.extension_frame(extension.encode(extension.Dropped(event, count)))
+        told = EventMessage("trivet.dropped", [{"event": event, "count": count}])
+        return self.format.frame(self.format.codec.encode_to_client(told))
+
+    # -- counting -----------------------------------------------------------------------------------------------------
+
+    def _count(self) -> None:
+        """One more counted message of the client is here; tell it now and then."""
+        if not self.extended:
+            return
+        self._received += 1
+        if self._received - self._acknowledged >= ACKNOWLEDGE_AFTER:
+            self._acknowledge()
+        elif self._ack_timer is None and not self._ended:
+            self._ack_timer = self.instance.host.timers.call_later(ACKNOWLEDGE_WITHIN, self._acknowledge)
+
+    def _acknowledge(self) -> None:
+        self._cancel_ack()
+        if not self._ended and not self.outbox.detached:
+            self._acknowledged = self._received
+            self._send_control_message(extension.Ack(self._received))
+
+    def _cancel_ack(self) -> None:
+        if self._ack_timer is not None:
+            self._ack_timer.cancel()
+            self._ack_timer = None
 
     # -- subscriptions ------------------------------------------------------------------------------------------------
 
-    def _subscribe(self, message: SubscriptionRequest) -> bool:
+    def _subscribe(self, message: SubscriptionRequest | extension.Subscribe) -> bool:
         """Put a subscription in force. False while its hook decides; the messages behind it wait for that."""
         if self._ended:
             return True
-        name = message.event_name
-        if not message.subscribe:
-            self.instance.emitter.unsubscribe(self, name)
-            return True
+        if isinstance(message, SubscriptionRequest):
+            name, answer_to = message.event_name, None
+            if not message.subscribe:
+                self.instance.emitter.unsubscribe(self, name)
+                return True
+        else:
+            name, answer_to = message.event, message.id
         if name in self.subscriptions:
+            self._subscribed(name, answer_to)
             return True
         event = self.instance.definition.events.get(name)
-        error = self._subscription_error(name, event)
+        error = self._subscription_error(event)
         if error is not None:
-            self.protocol_error(error)
-            return False
+            self._refuse_subscription(error, answer_to)
+            return answer_to is not None
         if event is None or event.subscribe_hook is None:
-            self.instance.emitter.subscribe(self, name)
+            self._subscribed(name, answer_to)
             return True
         self._starting = True
-        self._scope.start_soon(self._ask, event, event.subscribe_hook)
+        self._scope.start_soon(self._ask, event, event.subscribe_hook, answer_to)
         return False
 
-    def _subscription_error(self, name: str, event: EventDefinition | None) -> PublicError | None:
-        limits = self.instance.host.limits
-        if len(name.encode()) > limits.event_name:
-            return PublicError("connection", "event_name_too_long", "The event name is too long")
-        if len(self.subscriptions) >= limits.subscriptions:
+    def _subscription_error(self, event: EventDefinition | None) -> PublicError | None:
+        if len(self.subscriptions) >= self.instance.host.limits.subscriptions:
             return PublicError("connection", "too_many_subscriptions", "Too many subscriptions on this connection")
         if event is None and self.instance.definition.options.strict:
             return PublicError("actor", "event_not_found", "The actor has no such event")
         return None
 
-    async def _ask(self, event: EventDefinition, hook: Callable[[Any, Any], Any]) -> None:
+    async def _ask(self, event: EventDefinition, hook: Callable[[Any, Any], Any], answer_to: int | None) -> None:
         instance = self.instance
         try:
             with instance.caused_by(self.conn, self._chain):
@@ -322,12 +563,27 @@ class Session:
             if allowed is not True:
                 raise answers.forbidden()
             if not self._ended:
-                instance.emitter.subscribe(self, event.name)
+                self._subscribed(event.name, answer_to)
         except Exception as exc:
-            self.protocol_error(instance.public(exc, f"can_subscribe of {event.name}", self.conn))
+            error = instance.public(exc, f"can_subscribe of {event.name}", self.conn)
+            self._refuse_subscription(error, answer_to)
         finally:  # also when the client has left: the calls behind it go on
             self._starting = False
             self._advance()
+
+    def _subscribed(self, name: str, answer_to: int | None) -> None:
+        if name not in self.subscriptions:
+            self.instance.emitter.subscribe(self, name)
+        if answer_to is not None:
+            self._send_extension(extension.Subscribed(answer_to))
+
+    def _refuse_subscription(self, error: PublicError, answer_to: int | None) -> None:
+        """RivetKit's clients have no frame for it: their connection ends."""
+        if answer_to is None:
+            self.protocol_error(error)
+        elif not self._ended:
+            metadata = UNDEFINED if error.metadata is None else error.metadata
+            self._send_extension(extension.Refused(answer_to, error.group, error.code, error.message, metadata))
 
     def statistics(self) -> ConnStatistics:
         """Counts, see ConnStatistics."""
@@ -336,6 +592,8 @@ class Session:
             queued.queued_messages,
             queued.queued_bytes,
             queued.sent_messages,
+            queued.unacknowledged,
+            queued.dropped,
             self._unanswered,
             len(self.subscriptions),
         )

@@ -9,7 +9,7 @@ import trio
 from trivet.errors import PublicError, internal_error
 from trivet.protocol.gateway import parse_gateway
 from trivet.protocol.ids import new_ray_id
-from trivet.protocol.subprotocols import RIVET, split_subprotocols
+from trivet.protocol.subprotocols import RIVET, TRIVET, split_subprotocols
 from trivet.raw import Response
 from trivet.runtime.logs import logger
 from trivet.server.actor_routes import actor_response
@@ -93,7 +93,9 @@ async def _switch(http: HttpConnection, head: Head, refusal: HttpError | None) -
     origin = head.headers.get("origin")
     headers = [("upgrade", "websocket"), ("connection", "Upgrade"), ("sec-websocket-accept", token)]
     headers.append((_RAY_HEADER, ray_id))
-    if RIVET in offered:
+    if TRIVET in offered:
+        headers.append(("sec-websocket-protocol", TRIVET))
+    elif RIVET in offered:
         # Node.js gives up a connection whose answer names no subprotocol, or one that it did not offer.
         headers.append(("sec-websocket-protocol", RIVET))
     if refusal is None:

@@ -6,6 +6,7 @@ import trio
 
 from trivet.errors import DecodeError, PublicError
 from trivet.limits import Limits
+from trivet.protocol import extension
 from trivet.runtime.session import Session
 from trivet.runtime.timers import TimerHandle, Timers
 from trivet.server.frames import PING_FRAME, FrameFormat, pong_frame
@@ -104,11 +105,12 @@ class EventsTransport:
     def _handle(self, session: Session, event: Incoming) -> None:
         if isinstance(event, (str, bytes)):
             try:
-                message = self._format.codec.decode_to_server(event)
+                if session.extended and isinstance(event, str) == self._format.codec.binary:
+                    session.receive_extension(extension.decode_to_server(event))
+                else:
+                    session.receive(self._format.codec.decode_to_server(event), size=len(event))
             except DecodeError as exc:
                 session.protocol_error(PublicError("actor", "invalid_request", str(exc)))
-            else:
-                session.receive(message)
         elif isinstance(event, PingReceived):
             session.send_control(pong_frame(event.payload))
         elif isinstance(event, MessageTooLong):

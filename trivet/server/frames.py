@@ -55,15 +55,20 @@ PING_FRAME: Final = _frame(_PING, b"")
 class FrameFormat:
     """How the messages of one encoding become WebSocket frames."""
 
-    __slots__ = ("_opcode", "codec")
+    __slots__ = ("_extension_opcode", "_opcode", "codec")
 
     def __init__(self, codec: Codec) -> None:
         self.codec: Final = codec
         self._opcode: Final = _BINARY if codec.binary else _TEXT
+        self._extension_opcode: Final = _TEXT if codec.binary else _BINARY
 
     def frame(self, payload: bytes) -> bytes:
         """A complete frame around one encoded message."""
         return _frame(self._opcode, payload)
+
+    def extension_frame(self, payload: bytes) -> bytes:
+        """A complete frame around one message of trivet's extension: of the opcode that messages do not have."""
+        return _frame(self._extension_opcode, payload)
 
     def close_frame(self, code: int, reason: str) -> bytes:
         """A close frame; a reason over 123 bytes is cut."""

@@ -56,6 +56,15 @@ class _Accepted:
     request: Request
     params: Value
     format: FrameFormat | None
+    extended: bool
+
+
+class _Ended(Exception):
+    """The session that a client comes back to has ended meanwhile; it is told how."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        self.code = code
+        self.reason = reason
 
 
 class _Unsupported(Exception):
@@ -66,6 +75,8 @@ async def serve_websocket(gateway: Gateway, wire: Wire, upgrade: Upgrade) -> Non
     """Serve one WebSocket until it ends. One that is refused is closed with the error's name in the reason."""
     try:
         with gateway.websocket():
+            if await _resume(gateway, wire, upgrade):
+                return
             accepted = await _accept(gateway, wire, upgrade)
             if accepted.format is not None:
                 await _serve_events(gateway, wire, accepted, accepted.format, upgrade.trailing_data)
@@ -74,9 +85,35 @@ async def serve_websocket(gateway: Gateway, wire: Wire, upgrade: Upgrade) -> Non
             return
     except _Unsupported:
         code, reason = _UNSUPPORTED, "actor.unsupported_websocket_encoding"
+    except _Ended as ended:
+        code, reason = ended.code, ended.reason
     except PublicError as error:
         code, reason = _INTERNAL, format_reason(error.group, error.code, upgrade.ray_id)
     await _refuse(gateway, wire, upgrade, code, reason)
+
+
+async def _resume(gateway: Gateway, wire: Wire, upgrade: Upgrade) -> bool:
+    """Serve the rest of a session, if the client claims one that can go on. Raises _Ended for one that has ended.
+
+    Admission is not run again: the token is the credential.
+    """
+    asked = parse_subprotocols(upgrade.offered)
+    frame_format = FORMATS.get(asked.encoding)
+    if asked.session is None or not asked.extended or not upgrade.welcome or frame_format is None:
+        return False
+    session = gateway.host.sessions.get(asked.session.token)
+    if session is None:
+        return False
+    if session.farewell is not None:
+        raise _Ended(*session.farewell)
+    transport = EventsTransport(wire, frame_format, gateway.host.timers, gateway.limits, upgrade.trailing_data)
+    if not session.resume(transport, frame_format, asked.session.received):
+        return False
+    try:
+        await transport.run(session)
+    finally:
+        await session.leave(transport)
+    return True
 
 
 async def _accept(gateway: Gateway, wire: Wire, upgrade: Upgrade) -> _Accepted:
@@ -104,7 +141,7 @@ async def _accept(gateway: Gateway, wire: Wire, upgrade: Upgrade) -> _Accepted:
     except Exception as exc:
         logger.exception("the actor of a WebSocket could not be reached")
         raise internal_error() from exc
-    return _Accepted(instance, request, params, frame_format)
+    return _Accepted(instance, request, params, frame_format, asked.extended)
 
 
 def _params(gateway: Gateway, head: Head, asked: Subprotocols) -> Value:
@@ -118,7 +155,9 @@ async def _serve_events(
     gateway: Gateway, wire: Wire, accepted: _Accepted, frame_format: FrameFormat, trailing_data: bytes
 ) -> None:
     transport = EventsTransport(wire, frame_format, gateway.host.timers, gateway.limits, trailing_data)
-    opened = accepted.instance.open_session(transport, frame_format, params=accepted.params, request=accepted.request)
+    opened = accepted.instance.open_session(
+        transport, frame_format, params=accepted.params, request=accepted.request, extended=accepted.extended
+    )
     async with opened as session:
         await transport.run(session)
 
