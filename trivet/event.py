@@ -24,19 +24,23 @@ OverflowPolicy: TypeAlias = Literal["disconnect", "drop_oldest", "drop_newest", 
 
 
 @attrs.frozen
-class Latest:
+class Latest(Generic[*Ts]):
     """The overflow policy made by `latest`."""
 
-    key: Callable[..., Hashable]
+    key: Callable[[*Ts], Hashable]
 
 
-def latest(key: Callable[..., Hashable] | None = None) -> Latest:
+def latest(key: Callable[[*Ts], Hashable]) -> Latest[*Ts]:
     """Overflow policy: of the events that wait for a slow client only the latest of each key matters.
 
     `key` is called with the payload, once for each emit: `Event(Cursor, overflow=latest(lambda cursor: cursor.user))`.
-    Without it all events of that name are alike.
+    Where all events of a name are alike, say `overflow="latest"`.
     """
-    return Latest(key or (lambda *_: None))
+    return Latest(key)
+
+
+def _all_alike(*_: object) -> Hashable:
+    return None
 
 
 class Event(Generic[*Payload]):
@@ -66,7 +70,7 @@ class Event(Generic[*Payload]):
         *,
         name: str | None = None,
         can_subscribe: SubscribeHook | None = None,
-        overflow: OverflowPolicy | Latest = "disconnect",
+        overflow: OverflowPolicy | Latest[*Payload] = "disconnect",
     ) -> None: ...
     @overload
     def __init__(
@@ -76,7 +80,7 @@ class Event(Generic[*Payload]):
         *,
         name: str | None = None,
         can_subscribe: SubscribeHook | None = None,
-        overflow: OverflowPolicy | Latest = "disconnect",
+        overflow: OverflowPolicy | Latest[T1] = "disconnect",
     ) -> None: ...
     @overload
     def __init__(
@@ -87,7 +91,7 @@ class Event(Generic[*Payload]):
         *,
         name: str | None = None,
         can_subscribe: SubscribeHook | None = None,
-        overflow: OverflowPolicy | Latest = "disconnect",
+        overflow: OverflowPolicy | Latest[T1, T2] = "disconnect",
     ) -> None: ...
     @overload
     def __init__(
@@ -99,7 +103,7 @@ class Event(Generic[*Payload]):
         *,
         name: str | None = None,
         can_subscribe: SubscribeHook | None = None,
-        overflow: OverflowPolicy | Latest = "disconnect",
+        overflow: OverflowPolicy | Latest[T1, T2, T3] = "disconnect",
     ) -> None: ...
     @overload
     def __init__(
@@ -112,14 +116,14 @@ class Event(Generic[*Payload]):
         *,
         name: str | None = None,
         can_subscribe: SubscribeHook | None = None,
-        overflow: OverflowPolicy | Latest = "disconnect",
+        overflow: OverflowPolicy | Latest[T1, T2, T3, T4] = "disconnect",
     ) -> None: ...
     def __init__(
         self,
         *types: object,
         name: str | None = None,
         can_subscribe: SubscribeHook | None = None,
-        overflow: OverflowPolicy | Latest = "disconnect",
+        overflow: OverflowPolicy | Latest[*tuple[Any, ...]] = "disconnect",
     ) -> None:
         if not isinstance(overflow, Latest) and overflow not in get_args(OverflowPolicy):
             raise DefinitionError(
@@ -133,7 +137,7 @@ class Event(Generic[*Payload]):
         self.key: Callable[..., Hashable] | None = overflow.key if isinstance(overflow, Latest) else None
         """With the policy "latest": which events a later one makes out of date."""
         if overflow == "latest":
-            self.key = latest().key
+            self.key = _all_alike
         self._types = types
         self._subscribe_hook = can_subscribe
         self.wire_name = name

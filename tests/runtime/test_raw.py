@@ -69,7 +69,7 @@ class Desk(Actor[None, Badge, object]):
             await websocket.send(message)
 
     @action
-    def publish(self, text: str) -> int:
+    def announce(self, text: str) -> int:
         for conn in self.conns.values():
             if conn.kind == "raw":
                 assert conn.send(self.news, text) is False
@@ -159,7 +159,7 @@ async def test_a_raw_websocket_gets_its_handlers_messages_and_no_events() -> Non
         async with handle.websocket("/chat") as websocket:
             assert await websocket.receive() == "welcome"
             assert await room.call(Desk.kinds) == ["events", "raw"]
-            assert await room.call(Desk.publish, "today") == 1
+            assert await room.call(Desk.announce, "today") == 1
             assert await news.__anext__() == "today"
             for message in ("text", b"bytes"):
                 await websocket.send(message)

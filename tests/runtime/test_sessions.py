@@ -10,7 +10,8 @@ import trio
 from tests.runtime.support import FORMAT, REQUEST, FakeTransport, Peer, actor_of, settled
 from trivet import Actor, Conn, Event, Limits, Registry, action
 from trivet.protocol import extension
-from trivet.protocol.messages import ActionRequest, ActionResponse, Error, SubscriptionRequest
+from trivet.protocol.messages import ActionRequest, ActionResponse, Error, SubscriptionRequest, ToClient
+from trivet.protocol.messages import Event as EventMessage
 from trivet.protocol.values import UNDEFINED
 from trivet.runtime.host import Host, open_host
 from trivet.runtime.instance import Instance
@@ -116,18 +117,24 @@ class Returning:
 
     @property
     def events(self) -> list[int]:
-        decoded = [FORMAT.codec.decode_to_client(line) for line in self.seen if not line.startswith("+")]
-        return [message.args[0] for message in decoded if hasattr(message, "args")]
+        numbers: list[int] = []
+        for message in self._messages():
+            if isinstance(message, EventMessage):
+                assert isinstance(message.args[0], int)
+                numbers.append(message.args[0])
+        return numbers
+
+    def _messages(self) -> list[ToClient]:
+        return [FORMAT.codec.decode_to_client(line) for line in self.seen if not line.startswith("+")]
 
     def outputs(self) -> dict[int, Any]:
-        decoded = [FORMAT.codec.decode_to_client(line) for line in self.seen if not line.startswith("+")]
-        return {
-            message.id if isinstance(message, ActionResponse) else message.action_id or 0: (
-                message.output if isinstance(message, ActionResponse) else message.code
-            )
-            for message in decoded
-            if isinstance(message, (ActionResponse, Error))
-        }
+        found: dict[int, Any] = {}
+        for message in self._messages():
+            if isinstance(message, ActionResponse):
+                found[message.id] = message.output
+            elif isinstance(message, Error):
+                found[message.action_id or 0] = message.code
+        return found
 
 
 @asynccontextmanager
@@ -160,7 +167,7 @@ async def test_a_client_that_returns_gets_everything_once_and_in_order() -> None
         for n in (2, 3):
             await instance.call("emit", [n], request=REQUEST)
         assert await client.back()
-        assert client.session.conn.attached
+        assert client.session.statistics().queued_messages == 0
         resumed = client.take()[0]
         assert extension.decode_to_client(resumed[1:]) == extension.Resumed(2)
         assert client.events == [1, 2, 3]

@@ -274,17 +274,17 @@ class Outbox(SendChannel[bytes]):
         droppable = frame if isinstance(frame, Droppable) else None
         if droppable is not None and droppable.key is not None:
             self._replace(droppable)
-        if len(self._queue) < self._soft_messages and self._queued_bytes < self._soft_bytes:
-            return True
-        if isinstance(frame, Control) or (droppable is not None and droppable.policy == "drop_newest"):
-            victim = None
-        else:
-            victim = self._find(lambda queued: isinstance(queued, Droppable))
-        if victim is not None:
-            self._drop(victim)
-        elif droppable is not None:
-            self._tell_dropped(droppable.event, len(self._queue))
-            return False
+        evicts = not isinstance(frame, Control) and (droppable is None or droppable.policy != "drop_newest")
+        while len(self._queue) >= self._soft_messages or self._queued_bytes >= self._soft_bytes:
+            # The first eviction leaves a marker in its place, so that it takes another to make room.
+            victim = self._find(lambda queued: isinstance(queued, Droppable)) if evicts else None
+            if victim is not None:
+                self._drop(victim)
+            elif droppable is not None:
+                self._tell_dropped(droppable.event, len(self._queue))
+                return False
+            else:
+                return True
         return True
 
     def _replace(self, frame: Droppable) -> None:
