@@ -159,6 +159,8 @@ async def _is_up(instance: Instance) -> bool:
     """Whether the actor takes work, once it has started. False after the end of one that is stopping."""
     await instance.started.wait()
     if instance.stopping or instance.start_error is not None:
+        if instance.host.stopping:  # there will be no other
+            raise answers.stopping()
         await instance.ended.wait()
         return False
     return True

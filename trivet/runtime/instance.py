@@ -215,7 +215,10 @@ class Instance:
             self.stopping = True
             self._send_job.send_nowait(NoJob())
             if self._nursery is not None:
-                self._nursery.cancel_scope.deadline = trio.current_time() + self.host.limits.shutdown_grace
+                limits = self.host.limits
+                # The last part of the grace is for telling those whose work was cut off.
+                telling = min(limits.close_timeout, limits.shutdown_grace / 2)
+                self._nursery.cancel_scope.deadline = trio.current_time() + limits.shutdown_grace - telling
 
     def request_destroy(self) -> None:
         """`self.destroy()`."""
@@ -257,9 +260,10 @@ class Instance:
     def _end(self) -> None:
         self.stopping = True
         self.start_error = self.start_error or (None if self.started.is_set() else answers.stopping())
+        code, reason = (GOING_AWAY, "ws.going_away") if self.host.stopping else (NORMAL, "actor.stopped")
         for conn in self.conns.values():
             if conn._session is not None:
-                conn._session.end(NORMAL, "actor.stopped")
+                conn._session.end(code, reason)
         self._send_job.close()
         while True:
             try:
