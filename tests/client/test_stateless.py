@@ -257,6 +257,26 @@ async def test_the_server_may_name_another_endpoint(autojump_clock: MockClock) -
     assert hosts == ["first/v1/metadata", *["other:81/x/gateway/c/action/x"] * 5]
 
 
+@pytest.mark.parametrize(("named", "passed_on"), [("http://first:80/x", True), ("http://first:81", False)])
+async def test_headers_are_for_the_server_that_the_user_named(
+    named: str, passed_on: bool, autojump_clock: MockClock
+) -> None:
+    seen: list[bool] = []
+    async with trio.open_nursery() as nursery:
+        server = FakeServer(nursery)
+
+        async def handler(request: HttpRequest) -> HttpAnswer:
+            seen.append(request.headers.get("cookie") == "secret")
+            return HttpAnswer(body=b'{"clientEndpoint":"%s","output":1}' % named.encode())
+
+        server.handler = handler
+        headers = {"Cookie": "secret"}
+        async with open_client("http://first", encoding="json", headers=headers, connect=server.connect) as client:
+            assert await client.get("c").call("x") == 1
+        nursery.cancel_scope.cancel()
+    assert seen == [True, passed_on]
+
+
 async def test_the_lookup_is_repeated_until_the_server_is_up(autojump_clock: MockClock) -> None:
     async with open_world(encoding="json") as world:
         answers = iter(

@@ -372,7 +372,10 @@ async def _answer(stream: trio.abc.Stream, metadata: bytes, result: bytes) -> No
 
 async def call_of(nursery: trio.Nursery, metadata: object, result: bytes = b"") -> object:
     async def serve(stream: trio.abc.Stream) -> None:
-        await _answer(stream, json.dumps(metadata).encode(), result)
+        try:
+            await _answer(stream, json.dumps(metadata).encode(), result)
+        except trio.BrokenResourceError:
+            pass  # The client has had enough.
 
     async def listen(*, task_status: trio.TaskStatus[int]) -> None:
         listeners = await trio.open_tcp_listeners(0, host=LOCALHOST)

@@ -175,8 +175,9 @@ async def open_client(
     """A client of the server at `url`, trivet's or RivetKit's: `http://host:port`, with a path prefix if need be.
 
     `token` and `namespace` say who asks, where the URL does not (`http://namespace:token@host`). `headers` go with
-    every request. `encoding` of the messages: "bare" is the smallest, "json" can be read on the wire. `tls` replaces
-    the default context for https. `rename` makes names on the wire from Python's, as the server's registry does.
+    every request to that server, and not to another that it may name. `encoding` of the messages: "bare" is the
+    smallest, "json" can be read on the wire. `tls` replaces the default context for https. `rename` makes names on the
+    wire from Python's, as the server's registry does.
     `connect(host, port)` opens a stream in place of `trio.open_tcp_stream`.
 
     Nothing is sent before the first use; it asks the server for its metadata, and raises ConnectionLost when none

@@ -31,6 +31,11 @@ class Endpoint:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
 
+    @property
+    def origin(self) -> tuple[str, str, int]:
+        """Whom it leads to: scheme, host and port."""
+        return self.scheme, self.host, self.port
+
     def url(self, resource: str) -> str:
         """The whole URL of a path and query."""
         return f"{self.scheme}://{self.authority}{resource}"

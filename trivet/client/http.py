@@ -93,9 +93,9 @@ class HttpClient:
         )
 
     async def request(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes, *, timeout: float
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes, *, timeout: float, max_answer: int
     ) -> Answer:
-        """Send one request and read the answer, within `timeout` seconds.
+        """Send one request and read the answer, within `timeout` seconds; its body is at most `max_answer` bytes.
 
         Raises ConnectionLost, with `maybe_executed` once bytes of the request were sent, ValueError for a URL or
         headers that HTTP cannot carry, ActorError `message.outgoing_too_long` for too large a response.
@@ -105,13 +105,13 @@ class HttpClient:
         with trio.move_on_after(timeout):
             async with self._slots:
                 with progress.scope:
-                    answer = await self._send(method, url, headers, body, progress)
+                    answer = await self._send(method, url, headers, body, progress, max_answer)
         if answer is None:
             raise ConnectionLost(f"no answer from {url} within {timeout:g} s", maybe_executed=progress.sent)
         return answer
 
     async def _send(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes, progress: _Progress
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes, progress: _Progress, max_answer: int
     ) -> Answer:
         try:
             request = httpcore.Request(
@@ -128,7 +128,7 @@ class HttpClient:
                 return Answer(
                     response.status,
                     [(name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers],
-                    await self._read(response),
+                    await self._read(response, max_answer),
                 )
             finally:
                 await response.aclose()
@@ -142,14 +142,14 @@ class HttpClient:
         length = [("content-length", str(len(body)))] if body else []
         return [("host", urlsplit(url).netloc), *headers.items(), *length]
 
-    async def _read(self, response: httpcore.Response) -> bytes:
+    async def _read(self, response: httpcore.Response, max_answer: int) -> bytes:
         body = bytearray()
         too_long = False
         stream = cast("httpcore.AsyncNetworkStream", cast("Any", response).extensions["network_stream"])
         try:
             async for chunk in response.aiter_stream():
                 body += chunk
-                if len(body) > self._limits.http_body and not too_long:
+                if len(body) > max_answer and not too_long:
                     too_long = True
                     # The rest shall not come. Breaking out would leave httpcore's generators to the garbage collector.
                     await stream.aclose()
@@ -157,7 +157,7 @@ class HttpClient:
             if not too_long:
                 raise
         if too_long:
-            raise ActorError("message", "outgoing_too_long", f"The response is over {self._limits.http_body} bytes")
+            raise ActorError("message", "outgoing_too_long", f"The response is over {max_answer} bytes")
         return bytes(body)
 
     async def aclose(self) -> None:

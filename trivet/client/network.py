@@ -14,7 +14,7 @@ from trivet.client.http import Answer, HttpClient
 from trivet.client.retry import Backoff
 from trivet.client.websocket import ClientWebSocket, Rejected, open_websocket
 from trivet.errors import ActorError, ConnectionLost, DecodeError, EncodeError
-from trivet.limits import Limits
+from trivet.limits import KIB, Limits
 from trivet.protocol.codec import Codec, codec_for, encode_input
 from trivet.protocol.control import (
     ActorsQuery,
@@ -34,6 +34,9 @@ from trivet.raw import Response, WebSocket
 
 RAW_QUEUE: Final = 64
 """Messages of a raw WebSocket that wait for its user; when more come, the sender is held up."""
+
+_SLACK: Final = 64 * KIB
+"""What a server may send over `Limits.outgoing_message`: not every one counts what is around a message."""
 
 _NOT_FOUND: Final = "The actor does not exist or was destroyed."
 # What a path may hold as it is. Anything else, as spaces and letters beyond ASCII, is percent-encoded.
@@ -67,7 +70,8 @@ class NetworkBackend(Backend):
         self._first_endpoint = endpoint
         self._endpoint: Endpoint | None = None
         self._looking_up = trio.Lock()
-        self._headers = {"user-agent": "trivet", **{name.lower(): value for name, value in headers.items()}}
+        self._user_headers = {name.lower(): value for name, value in headers.items()}
+        self._max_message = limits.outgoing_message + _SLACK
         self._limits = limits
         self._dialer = dialer
         self._http = HttpClient(dialer, limits)
@@ -105,7 +109,9 @@ class NetworkBackend(Backend):
     async def _ask_for_metadata(self, timeout: float) -> Endpoint:
         endpoint = self._first_endpoint
         url = endpoint.url(f"{endpoint.prefix}/metadata?namespace={quote(endpoint.namespace)}")
-        answer = await self._http.request("GET", url, self._control_headers(endpoint), b"", timeout=timeout)
+        answer = await self._http.request(
+            "GET", url, self._control_headers(endpoint), b"", timeout=timeout, max_answer=self._max_message
+        )
         if not answer.ok:
             if 400 <= answer.status < 500:
                 raise self._error(answer)
@@ -116,11 +122,24 @@ class NetworkBackend(Backend):
             raise ConnectionLost(f"{url} answered no metadata: {error}", maybe_executed=False) from error
         if metadata.client_endpoint is None:
             return endpoint
-        parts = urlsplit(metadata.client_endpoint)
-        named = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-        return parse_endpoint(
-            named, metadata.client_token or endpoint.token, metadata.client_namespace or endpoint.namespace
-        )
+        try:
+            parts = urlsplit(metadata.client_endpoint)
+            url = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+            named = parse_endpoint(
+                url, metadata.client_token or endpoint.token, metadata.client_namespace or endpoint.namespace
+            )
+        except ValueError as error:
+            message = f"{endpoint.authority} names an endpoint that is none: {error}"
+            raise ConnectionLost(message, maybe_executed=False) from error
+        if endpoint.secure and not named.secure:
+            message = f"{endpoint.authority} names an endpoint without TLS: {url}"
+            raise ConnectionLost(message, maybe_executed=False)
+        return named
+
+    def _headers(self, endpoint: Endpoint) -> dict[str, str]:
+        """The user's headers are for the server that the user has named."""
+        own = self._user_headers if endpoint.origin == self._first_endpoint.origin else {}
+        return {"user-agent": "trivet", **own}
 
     # -- control ------------------------------------------------------------------------------------------------------
 
@@ -153,14 +172,16 @@ class NetworkBackend(Backend):
         if body:
             headers["content-type"] = "application/json"
         url = endpoint.url(f"{endpoint.prefix}/actors?{query}")
-        answer = await self._http.request(method, url, headers, body, timeout=self._limits.action_timeout)
+        answer = await self._http.request(
+            method, url, headers, body, timeout=self._limits.action_timeout, max_answer=self._max_message
+        )
         if not answer.ok:
             raise self._error(answer)
         return answer
 
     def _control_headers(self, endpoint: Endpoint) -> dict[str, str]:
         authorization = {} if endpoint.token is None else {"authorization": f"Bearer {endpoint.token}"}
-        return {**self._headers, **authorization}
+        return {**self._headers(endpoint), **authorization}
 
     def _read_actor(self, answer: Answer) -> str:
         try:
@@ -193,7 +214,7 @@ class NetworkBackend(Backend):
         return endpoint.prefix + by_id_path(ActorById(actor_id, endpoint.token), path)
 
     def _actor_headers(self, endpoint: Endpoint, params: Value) -> dict[str, str]:
-        headers = dict(self._headers)
+        headers = self._headers(endpoint)
         if endpoint.token is not None:
             headers["x-rivet-token"] = endpoint.token
         if params is not UNDEFINED:
@@ -208,7 +229,9 @@ class NetworkBackend(Backend):
         path = await self._gateway(endpoint, target, f"/action/{quote(action, safe='')}")
         headers = self._actor_headers(endpoint, params)
         headers |= {"x-rivet-encoding": self._codec.encoding, "content-type": self._codec.content_type}
-        answer = await self._http.request("POST", endpoint.url(path), headers, body, timeout=timeout)
+        answer = await self._http.request(
+            "POST", endpoint.url(path), headers, body, timeout=timeout, max_answer=self._max_message
+        )
         if not answer.ok:
             raise self._error(answer)
         try:
@@ -230,26 +253,37 @@ class NetworkBackend(Backend):
         resource = await self._gateway(endpoint, target, "/request" + _as_path(path))
         own = {name.lower(): value for name, value in headers.items()}
         all_headers = {**self._actor_headers(endpoint, params), **own}
-        answer = await self._http.request(method, endpoint.url(resource), all_headers, body, timeout=timeout)
+        answer = await self._http.request(
+            method, endpoint.url(resource), all_headers, body, timeout=timeout, max_answer=self._limits.http_body
+        )
         return Response(answer.body, answer.status, answer.headers)
 
     @asynccontextmanager
     async def open_stream(self, target: Target, params: Value) -> AsyncGenerator[MessageStream]:
         # The connection sees to further attempts.
         endpoint = await self._where(patient=False)
-        async with self._upgrade(endpoint, target, "/connect", params, queue=1) as websocket:
+        async with self._upgrade(
+            endpoint, target, "/connect", params, max_message=self._max_message, queue=1
+        ) as websocket:
             yield _NetworkStream(websocket, self._codec.binary)
 
     @asynccontextmanager
     async def websocket(self, target: Target, path: str, params: Value) -> AsyncGenerator[WebSocket]:
         endpoint = await self._where()
-        async with self._upgrade(endpoint, target, "/websocket" + _as_path(path), params, RAW_QUEUE) as websocket:
+        async with self._upgrade(
+            endpoint,
+            target,
+            "/websocket" + _as_path(path),
+            params,
+            max_message=self._limits.raw_message,
+            queue=RAW_QUEUE,
+        ) as websocket:
             yield websocket
             await websocket.aclose()
 
     @asynccontextmanager
     async def _upgrade(
-        self, endpoint: Endpoint, target: Target, path: str, params: Value, queue: int
+        self, endpoint: Endpoint, target: Target, path: str, params: Value, *, max_message: int, queue: int
     ) -> AsyncGenerator[ClientWebSocket]:
         resource = await self._gateway(endpoint, target, path)
 
@@ -263,8 +297,9 @@ class NetworkBackend(Backend):
                 resource,
                 url=endpoint.url(resource),
                 subprotocols=build_subprotocols(self._codec.encoding, params),
-                headers=list(self._headers.items()),
+                headers=list(self._headers(endpoint).items()),
                 limits=self._limits,
+                max_message=max_message,
                 queue=queue,
             ) as websocket:
                 yield websocket

@@ -200,18 +200,22 @@ async def open_websocket(
     subprotocols: Sequence[str],
     headers: Sequence[tuple[str, str]],
     limits: Limits,
+    max_message: int,
     queue: int = 1,
 ) -> AsyncGenerator[ClientWebSocket]:
     """Open a WebSocket, and end it on leaving: at once, with a close frame where that costs no waiting.
 
-    `host` is the Host header's value, `resource` the path and query; at most `queue` received messages wait. Raises
-    ConnectionLost (not executed), or Rejected when the server answers without upgrading.
+    `host` is the Host header's value, `resource` the path and query; at most `queue` received messages wait, and one of
+    more than `max_message` bytes ends the socket with 1009. Raises ConnectionLost (not executed), or Rejected when the
+    server answers without upgrading.
     """
     async with open_quiet_nursery() as nursery:
         stream = _WatchedStream(await open_stream())
         try:
             reader = _ReaderNursery(nursery)
-            connection = await _shake_hands(stream, reader, host, resource, subprotocols, headers, limits, queue)
+            connection = await _shake_hands(
+                stream, reader, host, resource, subprotocols, headers, limits, max_message, queue
+            )
             websocket = ClientWebSocket(connection, stream, limits)
             websocket.request = Request("GET", url, {name.lower(): value for name, value in headers})
             nursery.start_soon(websocket.keep_alive, nursery)
@@ -231,6 +235,7 @@ async def _shake_hands(
     subprotocols: Sequence[str],
     headers: Sequence[tuple[str, str]],
     limits: Limits,
+    max_message: int,
     queue: int,
 ) -> WebSocketConnection:
     connection: WebSocketConnection | None = None
@@ -245,7 +250,7 @@ async def _shake_hands(
             subprotocols=subprotocols,
             extra_headers=[(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers],
             message_queue_size=queue,
-            max_message_size=limits.raw_message,
+            max_message_size=max_message,
             receive_buffer_size=None,
         )
     reader.ended = lambda: None
