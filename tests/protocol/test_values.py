@@ -532,7 +532,7 @@ def test_a_bignum_has_a_largest_size() -> None:
 
 def test_a_set_of_integers_that_hash_alike_is_refused() -> None:
     colliding = ",".join(f'["$BigInt","{n * (2**61 - 1)}"]' for n in range(1, 1500))
-    with pytest.raises(DecodeError, match="beyond 2\\^60"):
+    with pytest.raises(DecodeError, match="one hash"):
         named("json").decode_action_response(f'{{"output":["$Set",[{colliding}]]}}')
 
 

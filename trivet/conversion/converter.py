@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from trivet.conversion.annotations import ShapeReader
+from trivet.conversion.arms import Choices
 from trivet.conversion.hooks import two_speeds
 from trivet.conversion.names import camel_case
 from trivet.conversion.shapes import Shape
@@ -17,7 +18,8 @@ class Converter:
 
     def __init__(self, rename: Callable[[str], str] | None, *, stored: bool) -> None:
         self._reader = ShapeReader(rename)
-        self._structuring = [Structuring(detailed=detailed, stored=stored) for detailed in (False, True)]
+        self._choices = Choices()
+        self._structuring = [Structuring(self._choices, detailed=detailed, stored=stored) for detailed in (False, True)]
         self._unstructuring = [
             Unstructuring(self._reader, detailed=detailed, stored=stored) for detailed in (False, True)
         ]
@@ -28,7 +30,15 @@ class Converter:
 
     def structurer_of(self, shape: Shape) -> Callable[[Value], Any]:
         fast, detailed = (hooks.hook(shape) for hooks in self._structuring)
-        return two_speeds(fast, detailed)
+        convert, forget = two_speeds(fast, detailed), self._choices.forget
+
+        def structure(value: Value) -> Any:
+            try:
+                return convert(value)
+            finally:
+                forget()
+
+        return structure
 
     def unstructurer_of(self, shape: Shape) -> Callable[[Any], Value]:
         fast, detailed = (hooks.hook(shape) for hooks in self._unstructuring)

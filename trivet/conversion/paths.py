@@ -8,12 +8,18 @@ from typing import Any, Final
 from trivet.conversion.errors import MAX_ISSUES, Issue, ValidationError
 
 _NAME: Final = re.compile(r"[A-Za-z_$][A-Za-z0-9_$]*")
+_MAX_STEP: Final = 64
+"""Characters of one step. Keys may come from afar, and be as long as messages."""
 
 
 def step(key: object) -> str:
     """One step of a path: `.age`, `[2]`, or `["odd key"]`."""
     if isinstance(key, str):
-        return f".{key}" if _NAME.fullmatch(key) else f"[{json.dumps(key)}]"
+        long = len(key) >= _MAX_STEP
+        if not long and _NAME.fullmatch(key):
+            return f".{key}"
+        text = json.dumps(key[:_MAX_STEP])
+        return f"[{text}]" if not long and len(text) < _MAX_STEP else f'[{text[: _MAX_STEP - 6]}..."]'
     return f"[{key}]"
 
 
@@ -35,7 +41,7 @@ class Gathering:
             self.add(error.issues, step(key))
 
     def add(self, issues: Iterable[Issue], prefix: str = "") -> None:
-        self._issues += [Issue(prefix + issue.path, issue.message) for issue in issues]
+        self._issues += [issue.prefixed(prefix) for issue in issues]
 
     def check(self) -> None:
         """Raise what was gathered, if anything."""

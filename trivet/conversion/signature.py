@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import attrs
 
 from trivet.conversion.annotations import type_hints
+from trivet.conversion.arms import admits_undefined
 from trivet.conversion.converter import WireConverter
 from trivet.conversion.errors import Issue, ValidationError
 from trivet.conversion.paths import Gathering
 from trivet.conversion.shapes import ANYTHING
-from trivet.conversion.structuring import admits_undefined
 from trivet.errors import DefinitionError
 from trivet.protocol.values import UNDEFINED, Value
 

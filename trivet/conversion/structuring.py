@@ -10,7 +10,18 @@ from cattrs.gen import (
     make_dict_structure_fn_from_attrs,  # pyright: ignore[reportUnknownVariableType] # attrs.Attribute is unparametrised there
 )
 
+from trivet.conversion.arms import (
+    Arm,
+    Choices,
+    admits_undefined,
+    candidates,
+    for_arrays,
+    for_objects,
+    is_meant,
+    sketch,
+)
 from trivet.conversion.errors import Issue, ValidationError
+from trivet.conversion.hashing import check_hashes, set_maker
 from trivet.conversion.hooks import PLAIN_LEAVES, UNIFORM, Hooks, uniform
 from trivet.conversion.leaves import (
     IN,
@@ -48,6 +59,10 @@ from trivet.protocol.values import UNDEFINED, Undefined
 class Structuring(Hooks):
     """Makes the hooks that structure."""
 
+    def __init__(self, choices: Choices, *, detailed: bool, stored: bool) -> None:
+        super().__init__(detailed=detailed, stored=stored)
+        self.choices = choices
+
     def leaf(self, shape: Leaf) -> Hook:
         if shape.python_type is object:
             return plain_in_stored if self.stored else plain_in
@@ -60,6 +75,8 @@ class Structuring(Hooks):
         inner = resolved(shape.item)
         uniform_type = inner.python_type if isinstance(inner, Leaf) and inner.python_type in UNIFORM else None
         name = "array or Set" if from_set else "array"
+        if from_set:
+            make = set_maker(make)
 
         def accept(value: Any) -> list[Any]:
             # A Set may come as an array: JSON has no other way.
@@ -74,25 +91,24 @@ class Structuring(Hooks):
             return make([item(value) for value in values])
 
         def structure_detailed(value: Any, _: object = None) -> Any:
-            items = convert_items(item, accept(value))
-            try:
-                return make(items)
-            except TypeError as error:
-                raise invalid(f"an item cannot be in a set: {error}") from None
+            return make(convert_items(item, accept(value)))
 
         return structure_detailed if self.detailed else structure_fast
 
     def dictionary(self, shape: Dictionary) -> Hook:
-        key, item = self.key(shape.key), self.hook(shape.value)
+        item = self.hook(shape.value)
+        key, check_keys = self.key(shape.key)
 
         def structure_fast(value: Any, _: object = None) -> Any:
             if not is_mapping(value):
                 raise mismatch("object", value)
+            check_keys(value)
             return {key(name): item(part) for name, part in value.items() if part is not UNDEFINED}
 
         def structure_detailed(value: Any, _: object = None) -> Any:
             if not is_mapping(value):
                 raise mismatch("object", value)
+            check_keys(value)
             gathering = Gathering()
             result = {
                 gathering.convert(key, name, name): gathering.convert(item, part, name)
@@ -108,6 +124,7 @@ class Structuring(Hooks):
             def structure_all(value: Any, _: object = None) -> Any:
                 if not is_mapping(value):
                     raise mismatch("object", value)
+                check_keys(value)
                 gathering = Gathering()
                 result = {
                     gathering.convert(key, name, name): gathering.convert(item, part, name)
@@ -119,12 +136,13 @@ class Structuring(Hooks):
             return structure_all
         return structure_detailed if self.detailed else structure_fast
 
-    def key(self, shape: Shape) -> Hook:
-        """The hook for keys, which are strings on the wire."""
+    def key(self, shape: Shape) -> tuple[Hook, Callable[[Any], None]]:
+        """The hook for keys, which are strings on the wire, and what checks that a dict can have all of them."""
         inner = resolved(shape)
-        if isinstance(inner, Leaf) and inner.python_type is int:
-            return int_key
-        return self.hook(shape)
+        hook = int_key if isinstance(inner, Leaf) and inner.python_type is int else self.hook(shape)
+        if isinstance(inner, Leaf) and inner.python_type is not str:
+            return hook, lambda value: check_hashes(hook, value)
+        return hook, lambda _: None
 
     def record(self, shape: Record) -> Hook:
         hooks = [self.hook(item) for item in shape.items]
@@ -272,9 +290,12 @@ class Structuring(Hooks):
         if self.stored:
             for type_ in (bytes, Undefined):
                 exact.pop(type_, None)  # they come as str and object
-        declared = list(range(len(hooks)))
-        known_keys = [keys_of(arm) for arm in arms]
+        sketches = [sketch(index, arm, self.hook, self._comes_in) for index, arm in enumerate(arms)]
+        objects, arrays = ([each for each in sketches if takes(each.shape)] for takes in (for_objects, for_arrays))
         tagged = {name: hooks[index] for index, name in tags(arms).items()} if self.stored else {}
+
+        choices = self.choices
+        this = object()
 
         def structure(value: Any, _: object = None) -> Any:
             kind: type[object] = value.__class__
@@ -284,21 +305,50 @@ class Structuring(Hooks):
                     return direct(value)
                 except ValidationError:
                     pass  # a number out of its range may suit another arm
-            order = declared
-            if kind is dict:
-                if tagged and value.keys() == {TAG, TAGGED} and str(value[TAG]) in tagged:
-                    return tagged[str(value[TAG])](value[TAGGED])
-                strangers = [len(value.keys() - keys) if keys is not None else 0 for keys in known_keys]
-                order = sorted(order, key=strangers.__getitem__)
+            if tagged and kind is dict and value.keys() == {TAG, TAGGED} and str(value[TAG]) in tagged:
+                return tagged[str(value[TAG])](value[TAGGED])
+            if is_mapping(value):
+                return choose_once(value, objects)
+            if is_array(value) or is_set(value):
+                return choose_once(value, arrays)
+            return choose(value, sketches)  # without parts, it fails at once
+
+        def choose_once(value: Any, order: list[Arm]) -> Any:
+            made = choices.made
+            if made and (this, id(value)) in made:
+                _, result = made[this, id(value)]
+                if isinstance(result, ValidationError):
+                    raise ValidationError(result.issues)
+                return result
+            meant: Arm | None = None
+            if len(order) > 1:
+                order, meant = candidates(order, value)
+            if meant is not None and self.detailed:
+                order = [meant]
+            if not choices.nested:
+                return choose(value, order)
+            try:
+                result = choose(value, order)
+            except ValidationError as error:
+                made[this, id(value)] = value, ValidationError(error.issues)
+                raise
+            made[this, id(value)] = value, result
+            return result
+
+        def choose(value: Any, order: list[Arm]) -> Any:
             errors: list[tuple[int, ValidationError]] = []
-            for index in order:
+            for arm in order:
+                again = arm is not order[-1]
+                choices.nested += again
                 try:
-                    return hooks[index](value)
+                    return hooks[arm.index](value)
                 except ValidationError as error:
-                    errors.append((index, error))
+                    errors.append((arm.index, error))
                 except (KeyError, TypeError, ValueError):
                     if self.detailed:
                         raise
+                finally:
+                    choices.nested -= again
             raise self._explained(shape, arms, value, errors)
 
         return structure
@@ -311,37 +361,6 @@ class Structuring(Hooks):
         if len(plausible) == 1:
             return plausible[0]
         return mismatch(shape.name, value)
-
-
-def is_meant(arm: Shape, value: Any, error: ValidationError) -> bool:
-    """Whether a value that is not of this arm looks like an attempt at it."""
-    if isinstance(arm, Class | TypedMapping) and is_mapping(value):
-        # A tag that names another arm says so plainly.
-        shapes: list[tuple[str, Shape]] = (
-            [(field.wire, field.shape) for field in arm.fields]
-            if isinstance(arm, Class)
-            else [(name, key.shape) for name, key in arm.keys.items()]
-        )
-        tags = {step(wire) for wire, inner in shapes if isinstance(resolved(inner), Choice) and wire in value}
-        return not any(issue.path in tags for issue in error.issues)
-    return any(issue.path for issue in error.issues)
-
-
-def keys_of(arm: Shape) -> frozenset[str] | None:
-    """The keys that an arm knows; None where it is no class."""
-    if isinstance(arm, Class):
-        return frozenset(field.wire for field in arm.fields)
-    if isinstance(arm, TypedMapping):
-        return frozenset(arm.keys)
-    return None
-
-
-def admits_undefined(shape: Shape) -> bool:
-    """Whether a type names Undefined, so that absence is one of its values."""
-    inner = resolved(shape)
-    if isinstance(inner, Union):
-        return any(map(admits_undefined, inner.arms))
-    return isinstance(inner, Leaf) and inner.python_type is Undefined
 
 
 def class_issues(group: ClassValidationError, value: Mapping[str, Any], fields: Mapping[str, Field]) -> Exception:

@@ -9,6 +9,7 @@ from cattrs.gen import (
 )
 
 from trivet.conversion.annotations import ShapeReader
+from trivet.conversion.arms import admits_undefined
 from trivet.conversion.errors import Issue, ValidationError
 from trivet.conversion.hooks import UNIFORM, Hooks, uniform
 from trivet.conversion.leaves import OUT, STORED_OUT, Hook, int_out, invalid, is_dict, mismatch
@@ -28,7 +29,6 @@ from trivet.conversion.shapes import (
     plain_value,
     resolved,
 )
-from trivet.conversion.structuring import admits_undefined
 from trivet.conversion.unions import TAG, TAGGED, tags
 from trivet.errors import DefinitionError
 from trivet.protocol.values import UNDEFINED

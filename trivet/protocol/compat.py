@@ -25,8 +25,11 @@ MAX_DIGITS: Final = 4096
 MAX_BITS: Final = 13_606
 """The largest size in bits of which every integer has at most MAX_DIGITS digits."""
 
-_MAX_WIDE_MEMBERS: Final = 1000
-"""Integers beyond 2^60 in one set. Python hashes integers modulo 2^61-1, so a peer could make all of them collide."""
+FREE_MEMBERS: Final = 1000
+"""So many members of a set cost little even if all of them have one hash."""
+
+MAX_COLLISIONS: Final = 32
+"""Members of a larger set that have one hash. Python hashes numbers, and what is made of them, modulo 2^61-1."""
 
 UNDEFINED_MARKER: Final = "$Undefined"
 BIGINT_MARKER: Final = "$BigInt"
@@ -170,12 +173,28 @@ def revive_leaf(marker: str, argument: object) -> Value:
     raise DecodeError(f"unknown marker {ascii(marker)[:40]}")
 
 
+def collide(members: Sequence[object]) -> bool:
+    """Whether a peer has chosen these for their hash, so that a set of them would take quadratic time.
+
+    Texts and bytes are safe by their secret hash; numbers, dates and UUIDs are not. Raises TypeError as `hash` does.
+    """
+    if len(members) <= FREE_MEMBERS or len(set(map(hash, members))) == len(members):
+        return False
+    same: dict[int, list[object]] = {}
+    for member in members:
+        others = same.setdefault(hash(member), [])
+        if member not in others:
+            others.append(member)
+            if len(others) > MAX_COLLISIONS:
+                return True
+    return False
+
+
 def make_set(members: list[Value]) -> set[Value]:
     """The set of these members. Lists, dicts and sets cannot be members in Python: a DecodeError."""
-    wide = sum(1 for member in members if type(member) is int and member.bit_length() > 60)
-    if wide > _MAX_WIDE_MEMBERS:
-        raise DecodeError(f"a set with more than {_MAX_WIDE_MEMBERS} integers beyond 2^60")
     try:
+        if collide(members):
+            raise DecodeError("a set whose members have one hash")
         return set(members)
     except TypeError:
         raise DecodeError("a set member that is an array, an object or a set") from None
