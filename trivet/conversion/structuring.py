@@ -62,6 +62,8 @@ class Structuring(Hooks):
     def __init__(self, choices: Choices, *, detailed: bool, stored: bool) -> None:
         super().__init__(detailed=detailed, stored=stored)
         self.choices = choices
+        # The same union, wherever it is written, is one to what choices remember.
+        self._unions: dict[tuple[Shape, ...], object] = {}
 
     def leaf(self, shape: Leaf) -> Hook:
         if shape.python_type is object:
@@ -295,7 +297,7 @@ class Structuring(Hooks):
         tagged = {name: hooks[index] for index, name in tags(arms).items()} if self.stored else {}
 
         choices = self.choices
-        this = object()
+        this = self._unions.setdefault(tuple(arms), object())
 
         def structure(value: Any, _: object = None) -> Any:
             kind: type[object] = value.__class__
