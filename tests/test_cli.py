@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -35,6 +36,7 @@ class Slow(Actor):
         await trio.sleep(1000)
 
 registry = Registry(Slow)
+empty = Registry()
 number = 7
 """
 QUERY = "rvt-namespace=default&rvt-method=getOrCreate&rvt-runner=default"
@@ -115,7 +117,8 @@ def test_a_second_signal_ends_it_at_once(start: Start) -> None:
         port = int(url_of(process).rpartition(":")[2])
         caller.connect(("127.0.0.1", port))
         caller.sendall(
-            f"POST /gateway/slow/action/wait?{QUERY} HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{{}}".encode()
+            f"POST /gateway/slow/action/wait?{QUERY} HTTP/1.1\r\n".encode()
+            + b"host: localhost\r\ncontent-length: 2\r\n\r\n{}"
         )
         assert process.stdout is not None
         assert process.stderr is not None
@@ -168,6 +171,12 @@ def test_a_target_that_is_none_is_explained(capsys: pytest.CaptureFixture[str]) 
     assert "no 'registries'; did you mean my_actors:registry?" in error(capsys, "my_actors:registries")
     assert "no 'a.b'\n" in error(capsys, "os:a.b")
     assert "not a trivet.Registry but int" in error(capsys, "my_actors:number")
+    assert "did you mean my_actors:registry?" in error(capsys, "my_actors.py:registry")
+    assert "did you mean sub.my_actors:registry?" in error(capsys, "./sub/my_actors.py")
+    assert "write module:registry" in error(capsys, ":registry")
+    assert "write module:registry" in error(capsys, "..x:registry")
+    assert "my_actors:Slow is an Actor class; wrap it: registry = Registry(Slow)" in error(capsys, "my_actors:Slow")
+    assert "my_actors:empty has no actors" in error(capsys, "my_actors:empty")
     broken = error(capsys, "broken")
     assert "ZeroDivisionError" in broken
     assert "could not be imported" in broken
@@ -270,3 +279,16 @@ async def test_servers_that_others_reach_are_warned_of(
         nursery.cancel_scope.cancel()
     assert capsys.readouterr().out == "serving on http://127.0.0.1:6420\n"
     assert "no access control yet" in caplog.text
+
+
+async def test_serve_takes_a_registry_and_says_so() -> None:
+    wrong: Any = Registry
+    with pytest.raises(TypeError, match=r"serve takes a Registry, got the class Registry"):
+        await serve(wrong)
+
+
+async def test_a_port_in_use_is_named_to_programs_too() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        with pytest.raises(OSError, match=f"cannot listen on port {port} of 127.0.0.1: Address already in use"):
+            await serve(Registry(), port=port)

@@ -11,11 +11,12 @@ import ssl
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Final, Literal, TypeAlias, overload
+from typing import Final, Literal, TypeAlias, cast, overload
 
 import attrs
 import trio
 
+from trivet.actor import Actor
 from trivet.demo import load_page, show_flow
 from trivet.demo import registry as demo_registry
 from trivet.errors import DefinitionError
@@ -72,6 +73,11 @@ def load_registry(target: str) -> Registry:
     """The registry that `module:attribute` names, modules of the current directory included. Raises CommandError."""
     module_name, _, attribute = target.partition(":")
     attribute = attribute or "registry"
+    if module_name.endswith(".py"):
+        module = module_name.removesuffix(".py").removeprefix("./").replace("/", ".")
+        raise CommandError(f"{module_name!r} is a file; name its module: did you mean {module}:{attribute}?")
+    if not all(part.isidentifier() for part in module_name.split(".")):
+        raise CommandError(f"{module_name!r} is no module; write module:registry, as in chat_room:registry")
     directory = os.getcwd()
     if directory not in sys.path:
         sys.path.insert(0, directory)
@@ -90,8 +96,14 @@ def load_registry(target: str) -> Registry:
             hint = f"; did you mean {module_name}:{registries[0]}?" if registries else ""
             raise CommandError(f"the module {module_name!r} has no {attribute!r}{hint}")
         found = getattr(found, name)
+    if isinstance(found, type) and issubclass(found, Actor):
+        shown = found.__name__
+        raise CommandError(f"{module_name}:{attribute} is an Actor class; wrap it: registry = Registry({shown})")
     if not isinstance(found, Registry):
+        found = cast("object", found)  # type: ignore[redundant-cast]  # pyright infers unknowns
         raise CommandError(f"{module_name}:{attribute} is not a trivet.Registry but {type(found).__name__}")
+    if not found:
+        raise CommandError(f"{module_name}:{attribute} has no actors; name their classes: Registry(ChatRoom)")
     return found
 
 

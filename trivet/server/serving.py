@@ -12,7 +12,7 @@ import trio
 
 from trivet.limits import Limits
 from trivet.raw import Response
-from trivet.registry import Registry
+from trivet.registry import Registry, check_registry
 from trivet.runtime.host import Host, HostStatistics, open_host
 from trivet.runtime.logs import logger
 from trivet.server.connection import serve_wire
@@ -148,8 +148,10 @@ async def serve(
     origin: behind a proxy that keeps the Host, name the origin here.
 
     There is no access control yet: whoever reaches the port can use every actor. Cancelling ends everything at once.
-    Raises OSError when it cannot listen, ValueError for an origin that is none, or a page in the protocol's way.
+    Raises OSError when it cannot listen, TypeError for anything but a Registry, ValueError for an origin that is none,
+    or a page in the protocol's way.
     """
+    check_registry(registry, "serve")
     check_pages(pages or {})
     origins = Origins(allowed_origins)
     limits = limits or Limits()
@@ -157,7 +159,7 @@ async def serve(
     opened = [] if listeners is None else list(listeners)
     try:
         if listeners is None:
-            opened += await trio.open_tcp_listeners(port, host=host)
+            opened += await _listen(host, port)
         if ssl_context is not None:
             opened = [_with_tls(listener, ssl_context) for listener in opened]
         with _plain_errors():
@@ -185,6 +187,16 @@ async def serve_stream(
     """
     gateway = host.gateway if isinstance(host, Server) else Gateway(host, Origins(allowed_origins))
     await serve_wire(gateway, Wire(stream, peer=peer))
+
+
+async def _listen(host: str | None, port: int) -> list[trio.SocketListener]:
+    """Listeners on a port. Raises OSError that names it."""
+    try:
+        return await trio.open_tcp_listeners(port, host=host)
+    except OSError as error:
+        where = f"port {port} of {host or 'every interface'}"
+        # Of the same class, which says what went wrong as its number does.
+        raise type(error)(error.errno, f"cannot listen on {where}: {error.strerror or error}") from error
 
 
 def _with_tls(listener: AnyListener, context: ssl.SSLContext) -> AnyListener:
