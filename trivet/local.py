@@ -14,14 +14,17 @@ from trivet.client.backend import Backend, ById, MessageStream, Target
 from trivet.client.contracts import Contracts
 from trivet.client.ending import copy_error
 from trivet.client.endpoint import DEFAULT_NAMESPACE
+from trivet.client.outgoing import Frame
 from trivet.errors import ActorError, PublicError, http_status
 from trivet.limits import Limits
 from trivet.nurseries import Ungrouped, open_quiet_nursery
+from trivet.protocol import extension
 from trivet.protocol.closing import format_reason
 from trivet.protocol.codec import Codec, codec_for
+from trivet.protocol.subprotocols import SessionClaim
 from trivet.protocol.values import UNDEFINED, Value
 from trivet.raw import Request, Response, WebSocket, WebSocketClosed
-from trivet.registry import Registry
+from trivet.registry import Registry, check_registry
 from trivet.runtime.answers import error_message
 from trivet.runtime.context import Chain, current_chain
 from trivet.runtime.host import Host, open_host
@@ -140,6 +143,8 @@ class Pipe:
 class _LocalStream:
     """The messages of one connection: to its session directly, from it through the pipe."""
 
+    extended = True
+
     def __init__(self, session: Session, pipe: Pipe, limits: Limits) -> None:
         self._session = session
         self._pipe = pipe
@@ -147,18 +152,23 @@ class _LocalStream:
         self._closed: WebSocketClosed | None = None
         self._answered = trio.Event()
 
-    async def send(self, payload: bytes, context: object) -> None:
+    async def send(self, frame: Frame) -> None:
         await trio.lowlevel.checkpoint()
         if self._closed is not None:
             raise WebSocketClosed(self._closed.code, self._closed.reason)
         # Through the encoding, so that no value is shared between the actor and its client.
-        self._session.receive(_CODEC.decode_to_server(payload), chain=cast("Chain", context))
+        chain = cast("Chain", frame.context)
+        if frame.extension:
+            self._session.receive_extension(extension.decode_to_server(frame.payload))
+        else:
+            message = _CODEC.decode_to_server(frame.payload)
+            self._session.receive(message, size=len(frame.payload), chain=chain)
 
-    async def receive(self) -> bytes:
+    async def receive(self) -> tuple[bytes, bool]:
         if self._closed is None:
             frame = await self._pipe.receive()
-            if frame is not None and frame[0] == _MESSAGE:
-                return frame[1]
+            if frame is not None and frame[0] != _CLOSE:
+                return frame[1], frame[0] == _EXTENSION
             code, reason = 1006, ""
             if frame is not None:
                 (code,) = _CODE.unpack_from(frame[1])
@@ -275,17 +285,22 @@ class LocalBackend(Backend):
         return _CODEC.decode_action_response(answer)
 
     @asynccontextmanager
-    async def open_stream(self, target: Target, params: Value) -> AsyncGenerator[MessageStream]:
+    async def open_stream(
+        self, target: Target, params: Value, claim: SessionClaim | None
+    ) -> AsyncGenerator[MessageStream]:
         try:
             instance = await self._instance(target)
         except PublicError as error:
             raise copy_error(error) from None
         pipe = Pipe()
         request = Request("GET", "local:///connect")
-        async with instance.open_session(pipe, FORMAT, params=_copy(params), request=request) as session:
+        # A pipe does not break, so nothing is ever resumed: leaving it ends the session.
+        async with instance.open_session(pipe, FORMAT, params=_copy(params), request=request, extended=True) as session:
             try:
                 yield _LocalStream(session, pipe, self._limits)
             finally:
+                if not session.ended:
+                    session.close(1000, "")
                 pipe.abort()
 
     async def fetch(
@@ -369,6 +384,7 @@ async def open_local(
     The client and its connections have the same API and guarantees as those of `open_client`. Leaving stops the actors
     within `Limits.shutdown_grace`; leaving by an exception ends them at once, and the exception comes out alone.
     """
+    check_registry(registry, "open_local")
     ungrouped = Ungrouped()
     with ungrouped.outside():
         async with open_host(registry, limits or Limits()) as host:

@@ -29,7 +29,7 @@ async def test_connecting_does_nothing_before_it_is_entered(autojump_clock: Mock
 @pytest.mark.parametrize("encoding", ["bare", "cbor", "json"])
 async def test_a_call_is_answered_in_every_encoding(encoding: str, autojump_clock: MockClock) -> None:
     async with open_world(encoding=encoding) as world, world.room() as (room, peer), trio.open_nursery() as nursery:
-        assert peer.subprotocols == ["rivet", f"rivet_encoding.{encoding}"]
+        assert peer.subprotocols == ["rivet", f"rivet_encoding.{encoding}", "trivet.1"]
 
         @nursery.start_soon
         async def _serve() -> None:
@@ -222,7 +222,7 @@ async def test_parameters_are_asked_for_each_time_and_sent(autojump_clock: MockC
         async def _serve() -> None:
             for n in (1, 2):
                 peer = await world.server.admit()
-                assert peer.subprotocols[-1] == f"rivet_conn_params.%7B%22n%22%3A{n}%7D"
+                assert peer.subprotocols[-2] == f"rivet_conn_params.%7B%22n%22%3A{n}%7D"
                 await peer.gone()
 
         for _ in range(2):

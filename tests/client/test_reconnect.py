@@ -287,7 +287,7 @@ async def test_parameters_that_cannot_be_had_are_asked_for_again_when_reconnecti
         async with world.room(connection) as (_, first):
             await first.drop()
             second = await world.server.admit()
-            assert second.subprotocols[-1] == "rivet_conn_params.%7B%22asked%22%3A3%7D"
+            assert second.subprotocols[-2] == "rivet_conn_params.%7B%22asked%22%3A3%7D"
         assert [type(error) for error in errors] == [LookupError]
 
 

@@ -7,7 +7,9 @@ from typing import Protocol, TypeAlias
 
 import attrs
 
+from trivet.client.outgoing import Frame
 from trivet.protocol.codec import Codec
+from trivet.protocol.subprotocols import SessionClaim
 from trivet.protocol.values import UNDEFINED, Value
 from trivet.raw import Response, WebSocket
 
@@ -40,12 +42,20 @@ Target: TypeAlias = ByKey | ById
 class MessageStream(Protocol):
     """One transport of an events connection: encoded messages, whole and in order."""
 
-    async def send(self, payload: bytes, context: object) -> None:
-        """Send one message, waiting for room. Raises WebSocketClosed. `context` is what `capture_context` gave."""
+    @property
+    def extended(self) -> bool:
+        """Whether the other side speaks trivet's extension."""
         ...
 
-    async def receive(self) -> bytes | str:
-        """The next message. Raises WebSocketClosed, after what had arrived before the close."""
+    async def send(self, frame: Frame) -> None:
+        """Send one message, waiting for room. Raises WebSocketClosed."""
+        ...
+
+    async def receive(self) -> tuple[bytes | str, bool]:
+        """The next message, and whether it is one of the extension.
+
+        Raises WebSocketClosed, after what had arrived before the close.
+        """
         ...
 
     async def aclose(self, code: int = 1000, reason: str = "") -> None:
@@ -74,8 +84,13 @@ class Backend(ABC):
         """A stateless call. One attempt: a lifecycle error is raised like any other."""
 
     @abstractmethod
-    def open_stream(self, target: Target, params: Value) -> AbstractAsyncContextManager[MessageStream]:
-        """A transport for one events connection. Leaving ends it at once."""
+    def open_stream(
+        self, target: Target, params: Value, claim: SessionClaim | None
+    ) -> AbstractAsyncContextManager[MessageStream]:
+        """A transport for one events connection, in a new session, or in the claimed one if the server agrees.
+
+        Leaving ends it at once.
+        """
 
     @abstractmethod
     async def fetch(
@@ -95,5 +110,5 @@ class Backend(ABC):
         """A raw WebSocket. Leaving closes it."""
 
     def capture_context(self) -> object:
-        """Asked in the caller's task for each message; `MessageStream.send` gets it."""
+        """Asked in the caller's task for each call; its frame carries it to `MessageStream.send`."""
         return None

@@ -9,19 +9,37 @@ import attrs
 import trio
 
 from trivet.client.contracts import RemoteEvent
-from trivet.errors import Lagged
+from trivet.client.ending import copy_error
+from trivet.errors import ActorError, Dropped, Gap, Lagged
 from trivet.protocol.values import Value
 
 Overflow: TypeAlias = Literal["raise", "drop_oldest"]
 EventT = TypeVar("EventT")
 Payload: TypeAlias = Sequence[Value]
+Missing: TypeAlias = Gap | Dropped
+"""What a subscription is told at the place where events are, or may be, missing."""
+OnGap: TypeAlias = Callable[[Missing], object]
 
 DEFAULT_BUFFER = 1024
 
 
 @attrs.define
-class _Gap:
-    count: int
+class _Hole:
+    """A place where events of one name are missing, and why. Neighbours are one, so there are no more than events."""
+
+    reasons: list[Missing | Lagged] = attrs.field(factory=list[Missing | Lagged])
+
+    def add(self, reason: Missing | Lagged) -> None:
+        for index, old in enumerate(self.reasons):
+            if isinstance(old, Gap) and isinstance(reason, Gap):
+                return
+            if isinstance(old, Lagged) and isinstance(reason, Lagged):
+                self.reasons[index] = Lagged(old.count + reason.count)
+                return
+            if isinstance(old, Dropped) and isinstance(reason, Dropped):
+                self.reasons[index] = Dropped(old.event, old.count + reason.count)
+                return
+        self.reasons.append(reason)
 
 
 class EventBuffer:
@@ -38,7 +56,7 @@ class EventBuffer:
         self.dropped = 0
         self._size = size
         self._overflow = overflow
-        self._items: deque[Payload | _Gap] = deque()
+        self._items: deque[Payload | _Hole] = deque()
         self._events = 0
         self._end: Callable[[], Exception | None] | None = None
         self._waiters = trio.lowlevel.ParkingLot()
@@ -52,16 +70,40 @@ class EventBuffer:
             self._items.append(payload)
         elif self._overflow == "drop_oldest":
             self.dropped += 1
-            self._items.popleft()
+            self._drop_oldest()
             self._items.append(payload)
         else:
             self.dropped += 1
-            last = self._items[-1]
-            if isinstance(last, _Gap):
-                last.count += 1
-            else:
-                self._items.append(_Gap(1))
+            self.mark(Lagged(1))
         self._waiters.unpark()
+
+    def mark(self, reason: Missing | Lagged) -> None:
+        """Events are missing here. Takes no room."""
+        if self._end is not None:
+            return
+        last = self._items[-1] if self._items else None
+        if not isinstance(last, _Hole):
+            self._items.append(last := _Hole())
+        last.add(reason)
+        self._waiters.unpark()
+
+    def _drop_oldest(self) -> None:
+        """The oldest event goes, what is said of missing ones stays."""
+        first = self._items.popleft()
+        if isinstance(first, _Hole):
+            self._items.popleft()
+            following = self._items[0] if self._items else None
+            if isinstance(following, _Hole):
+                for reason in following.reasons:
+                    first.add(reason)
+                self._items.popleft()
+            self._items.appendleft(first)
+
+    def restart(self) -> None:
+        """Forget what waits."""
+        self.dropped = 0
+        self._items.clear()
+        self._events = 0
 
     def finish(self, end: Callable[[], Exception | None], *, drop: bool = False) -> None:
         """No more will come. Once the rest is consumed `get` raises what `end` makes, or returns None."""
@@ -73,7 +115,10 @@ class EventBuffer:
         self._waiters.unpark_all()
 
     async def get(self) -> Payload | None:
-        """The next event; None at a regular end. Raises Lagged where events are missing. Cancelling loses nothing."""
+        """The next event; None at a regular end. Raises Lagged, Gap or Dropped, once, where events are missing.
+
+        Cancelling loses nothing.
+        """
         await trio.lowlevel.checkpoint_if_cancelled()
         while not self._items:
             if self._end is not None:
@@ -83,11 +128,16 @@ class EventBuffer:
                 await trio.lowlevel.cancel_shielded_checkpoint()
                 return None
             await self._waiters.park()
-        item = self._items.popleft()
-        await trio.lowlevel.cancel_shielded_checkpoint()
-        if isinstance(item, _Gap):
-            raise Lagged(item.count)
+        item = self._items[0]
+        if isinstance(item, _Hole):
+            reason = item.reasons.pop(0)
+            if not item.reasons:
+                self._items.popleft()
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            raise reason
+        self._items.popleft()
         self._events -= 1
+        await trio.lowlevel.cancel_shielded_checkpoint()
         return item
 
 
@@ -105,25 +155,43 @@ class Listener(Protocol):
         """No more events will come. `drop`: what waits is not wanted either."""
         ...
 
+    def mark(self, reason: Missing) -> bool:
+        """Events are missing here. False when it has nobody to tell. Called in the reader; errors are reported."""
+        ...
+
+    def refuse(self, error: ActorError) -> bool:
+        """The server refused the subscription. False when it has nobody to tell."""
+        ...
+
 
 class Listeners:
     """All listeners of one connection, by event name, in the order in which they were added.
 
-    `subscribe(name, wanted)` is called when a name gets its first listener and when it loses its last.
+    `subscribe(name, wanted)` is called when a name gets its first listener and when it loses its last; `confirmed`
+    waits until the subscription is in force or refused, where the server says so.
     """
 
-    def __init__(self, subscribe: Callable[[str, bool], None], report: Callable[[Exception], None]) -> None:
+    def __init__(
+        self,
+        subscribe: Callable[[str, bool], None],
+        confirmed: Callable[[str], Awaitable[None]],
+        report: Callable[[Exception], None],
+    ) -> None:
         self._subscribe = subscribe
+        self.confirmed = confirmed
         self._report = report
         self._by_name: dict[str, dict[Listener, None]] = {}
         self._nursery: trio.Nursery | None = None
         self._tasks: list[TaskListener] = []
         self._end: Callable[[], Exception | None] | None = None
 
-    @property
-    def names(self) -> list[str]:
-        """The event names that have listeners."""
-        return list(self._by_name)
+    def all(self) -> list[Listener]:
+        """Every listener."""
+        return [listener for listeners in self._by_name.values() for listener in listeners]
+
+    def named(self, name: str) -> list[Listener]:
+        """The listeners of one event."""
+        return list(self._by_name.get(name, ()))
 
     def add(self, listener: Listener) -> None:
         """From now on `listener` gets its events."""
@@ -158,6 +226,26 @@ class Listeners:
                 except Exception as error:
                     self._report(error)
 
+    def mark(self, listeners: Sequence[Listener], reason: Missing) -> bool:
+        """Tell listeners that events are missing here. False when one of them had nobody to tell."""
+        all_told = True
+        for listener in listeners:
+            if listener.active:
+                try:
+                    all_told &= listener.mark(reason)
+                except Exception as error:
+                    self._report(error)
+        return all_told
+
+    def refuse(self, name: str, error: ActorError) -> None:
+        """The server refused a subscription: its listeners are gone. Reported once where one has nobody to tell."""
+        all_told = True
+        for listener in self._by_name.pop(name, {}):
+            listener.active = False
+            all_told &= listener.refuse(error)
+        if not all_told:
+            self._report(error)
+
     def spawn(self, listener: "TaskListener") -> None:
         """Give a listener its task, now or when the connection starts."""
         if self._nursery is None:
@@ -188,25 +276,43 @@ def is_async(callback: Callable[..., object]) -> bool:
 class CallbackListener:
     """A sync callback, run in the reader."""
 
-    def __init__(self, listeners: Listeners, event: RemoteEvent, callback: Callable[..., object], once: bool) -> None:
+    def __init__(
+        self,
+        listeners: Listeners,
+        event: RemoteEvent,
+        callback: Callable[..., object],
+        once: bool,
+        on_gap: OnGap | None = None,
+    ) -> None:
         self.event = event
         self.active = False
         self._listeners = listeners
         self._callback = callback
         self._once = once
+        self._on_gap = on_gap
 
     def deliver(self, payload: Payload) -> None:
         if self._once:
             self._listeners.remove(self)
-        result = self._callback(*self.event.load(payload))
-        if inspect.iscoroutine(result):
-            result.close()
-            raise TypeError(
-                f"{self._callback!r} returned a coroutine; a listener that awaits must be an async function"
-            )
+        _refuse_coroutine(self._callback, self._callback(*self.event.load(payload)))
 
     def finish(self, end: Callable[[], Exception | None], drop: bool = False) -> None:
         """Nothing waits here."""
+
+    def mark(self, reason: Missing) -> bool:
+        if self._on_gap is None:
+            return False
+        _refuse_coroutine(self._on_gap, self._on_gap(reason))
+        return True
+
+    def refuse(self, error: ActorError) -> bool:
+        return False
+
+
+def _refuse_coroutine(callback: Callable[..., object], result: object) -> None:
+    if inspect.iscoroutine(result):
+        result.close()
+        raise TypeError(f"{callback!r} returned a coroutine; a listener that awaits must be an async function")
 
 
 class TaskListener:
@@ -222,6 +328,7 @@ class TaskListener:
         callback: Callable[..., Awaitable[object]],
         once: bool,
         report: Callable[[Exception], None],
+        on_gap: OnGap | None = None,
     ) -> None:
         self.event = event
         self.active = False
@@ -229,6 +336,7 @@ class TaskListener:
         self._callback = callback
         self._once = once
         self._report = report
+        self._on_gap = on_gap
         self._buffer = EventBuffer()
         self._firing = False
 
@@ -242,16 +350,36 @@ class TaskListener:
     def finish(self, end: Callable[[], Exception | None], drop: bool = False) -> None:
         self._buffer.finish(lambda: None, drop=drop and not self._firing)
 
+    def mark(self, reason: Missing) -> bool:
+        if self._on_gap is None:
+            return False
+        self._buffer.mark(reason)
+        return True
+
+    def refuse(self, error: ActorError) -> bool:
+        self._buffer.finish(lambda: None)
+        return False
+
     async def run(self) -> None:
         """Until there is nothing more to come."""
         while True:
             try:
-                payload = await self._buffer.get()
+                payload = await self._next()
                 if payload is None:
                     return
                 await self._callback(*self.event.load(payload))
             except Exception as error:
                 self._report(error)
+
+    async def _next(self) -> Payload | None:
+        while True:
+            try:
+                return await self._buffer.get()
+            except (Gap, Dropped) as reason:
+                assert self._on_gap is not None
+                result = self._on_gap(reason)
+                if inspect.isawaitable(result):
+                    await result
 
 
 class EventStream(Generic[EventT]):
@@ -261,6 +389,11 @@ class EventStream(Generic[EventT]):
     block is entered, so that what any later call causes is in the stream. The stream never slows the connection: when
     more than `buffer` events wait, the overflow policy applies. It goes on through reconnects, and ends when the
     connection is closed here; when the connection ends otherwise, it raises the reason after the last event.
+
+    Entering waits for the server's word, and raises ActorError when the actor refuses the subscription; the connection
+    lives. A server that speaks RivetKit's protocol only gives none: there it does not wait, and a refusal ends the
+    connection. Nor does it wait while the connection has never been open. A subscription that was granted and is
+    refused to a later session ends the stream with that ActorError.
     """
 
     def __init__(self, listeners: Listeners, event: RemoteEvent, buffer: int, overflow: Overflow) -> None:
@@ -269,6 +402,8 @@ class EventStream(Generic[EventT]):
         self._listeners = listeners
         self._buffer = EventBuffer(buffer, overflow)
         self._entered = False
+        self._entering = False
+        self._refusal: ActorError | None = None
 
     @property
     def dropped(self) -> int:
@@ -281,12 +416,33 @@ class EventStream(Generic[EventT]):
     def finish(self, end: Callable[[], Exception | None], drop: bool = False) -> None:
         self._buffer.finish(end, drop=drop)
 
+    def mark(self, reason: Missing) -> bool:
+        self._buffer.mark(reason)
+        return True
+
+    def refuse(self, error: ActorError) -> bool:
+        if self._entering:
+            self._refusal = error
+        self._buffer.finish(lambda: copy_error(error))
+        return True
+
+    def restart(self) -> None:
+        """Forget the events that wait."""
+        self._buffer.restart()
+
     async def __aenter__(self) -> Self:
         if self._entered:
             raise RuntimeError("an event stream is entered once; ask the connection for another")
-        self._entered = True
+        self._entered = self._entering = True
         self._listeners.add(self)
-        await trio.lowlevel.checkpoint()
+        try:
+            await self._listeners.confirmed(self.event.name)
+        except BaseException:
+            self._listeners.remove(self)
+            raise
+        self._entering = False
+        if self._refusal is not None:
+            raise copy_error(self._refusal)
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -296,8 +452,11 @@ class EventStream(Generic[EventT]):
         return self
 
     async def __anext__(self) -> EventT:
-        """The next event. Raises Lagged where some are missing (iterating goes on after it), ConnectionEnded or
-        ActorError when the connection ended, ValidationError for a payload that is not of its declared type.
+        """The next event. Raises ConnectionEnded or ActorError when the connection ended, ValidationError for a payload
+        that is not of its declared type.
+
+        Where events are missing it raises once, and can be asked again for what follows: Lagged when this consumer was
+        too slow, Dropped when the actor's overflow policy left some out, Gap when the session was lost.
         """
         if not self._entered:
             raise RuntimeError("enter the event stream first: async with room.events(...) as stream")

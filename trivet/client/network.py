@@ -11,6 +11,7 @@ from trivet.client.backend import Backend, ById, ByKey, MessageStream, Target
 from trivet.client.dial import Dialer
 from trivet.client.endpoint import Endpoint, parse_endpoint
 from trivet.client.http import Answer, HttpClient
+from trivet.client.outgoing import Frame
 from trivet.client.retry import Backoff
 from trivet.client.websocket import ClientWebSocket, Rejected, open_websocket
 from trivet.errors import ActorError, ConnectionLost, DecodeError, EncodeError
@@ -28,7 +29,7 @@ from trivet.protocol.control import (
 from trivet.protocol.gateway import ActorById, ActorByKey, by_id_path, by_key_path
 from trivet.protocol.keys import from_query, to_query
 from trivet.protocol.params import encode_params_header
-from trivet.protocol.subprotocols import build_subprotocols
+from trivet.protocol.subprotocols import TRIVET, SessionClaim, build_subprotocols
 from trivet.protocol.values import UNDEFINED, Value
 from trivet.raw import Response, WebSocket
 
@@ -44,16 +45,21 @@ _PATH_SAFE: Final = "!$%&'()*+,/:;=?@[]~-._"
 
 
 class _NetworkStream:
-    """The messages of an events connection on a WebSocket."""
+    """The messages of an events connection on a WebSocket. Those of the extension have the opcode that is free."""
 
     def __init__(self, websocket: ClientWebSocket, binary: bool) -> None:
+        self.extended = websocket.subprotocol == TRIVET
         self._websocket = websocket
         self._binary = binary
-        self.receive = websocket.receive
         self.aclose = websocket.aclose
 
-    async def send(self, payload: bytes, context: object) -> None:
-        await self._websocket.send(payload if self._binary else payload.decode())
+    async def send(self, frame: Frame) -> None:
+        binary = self._binary != frame.extension
+        await self._websocket.send(frame.payload if binary else frame.payload.decode())
+
+    async def receive(self) -> tuple[bytes | str, bool]:
+        data = await self._websocket.receive()
+        return data, self.extended and isinstance(data, bytes) != self._binary
 
 
 class NetworkBackend(Backend):
@@ -259,22 +265,26 @@ class NetworkBackend(Backend):
         return Response(answer.body, answer.status, answer.headers)
 
     @asynccontextmanager
-    async def open_stream(self, target: Target, params: Value) -> AsyncGenerator[MessageStream]:
+    async def open_stream(
+        self, target: Target, params: Value, claim: SessionClaim | None
+    ) -> AsyncGenerator[MessageStream]:
         # The connection sees to further attempts.
         endpoint = await self._where(patient=False)
+        offered = build_subprotocols(self._codec.encoding, params, extended=True, session=claim)
         async with self._upgrade(
-            endpoint, target, "/connect", params, max_message=self._max_message, queue=1
+            endpoint, target, "/connect", offered, max_message=self._max_message, queue=1
         ) as websocket:
             yield _NetworkStream(websocket, self._codec.binary)
 
     @asynccontextmanager
     async def websocket(self, target: Target, path: str, params: Value) -> AsyncGenerator[WebSocket]:
         endpoint = await self._where()
+        offered = build_subprotocols(self._codec.encoding, params)
         async with self._upgrade(
             endpoint,
             target,
             "/websocket" + _as_path(path),
-            params,
+            offered,
             max_message=self._limits.raw_message,
             queue=RAW_QUEUE,
         ) as websocket:
@@ -283,7 +293,7 @@ class NetworkBackend(Backend):
 
     @asynccontextmanager
     async def _upgrade(
-        self, endpoint: Endpoint, target: Target, path: str, params: Value, *, max_message: int, queue: int
+        self, endpoint: Endpoint, target: Target, path: str, offered: list[str], *, max_message: int, queue: int
     ) -> AsyncGenerator[ClientWebSocket]:
         resource = await self._gateway(endpoint, target, path)
 
@@ -296,7 +306,7 @@ class NetworkBackend(Backend):
                 endpoint.authority,
                 resource,
                 url=endpoint.url(resource),
-                subprotocols=build_subprotocols(self._codec.encoding, params),
+                subprotocols=offered,
                 headers=list(self._headers(endpoint).items()),
                 limits=self._limits,
                 max_message=max_message,

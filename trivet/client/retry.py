@@ -13,6 +13,7 @@ Passing codes are RivetKit's lifecycle signals, and what one broken message does
 again. A connection that was never admitted is more easily given up: there, only lifecycle signals are passing.
 """
 
+import math
 import random
 from typing import Final
 
@@ -111,9 +112,9 @@ class Backoff:
     rng: random.Random = attrs.field(factory=random.Random, repr=False)
     attempts: int = 0
 
-    def next(self) -> float:
-        """Seconds to wait now."""
-        whole = min(self.longest, self.first * 2.0 ** min(self.attempts, 32))
+    def next(self, longest: float = math.inf) -> float:
+        """Seconds to wait now, at most `longest`."""
+        whole = min(self.longest, longest, self.first * 2.0 ** min(self.attempts, 32))
         self.attempts += 1
         return self.rng.uniform(0.0, whole)
 

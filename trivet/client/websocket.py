@@ -106,6 +106,8 @@ class ClientWebSocket(WebSocket):
         self._sending = trio.StrictFIFOLock()
         self._dead = ""
         self._closing: trio.Event | None = None
+        self.subprotocol = connection.subprotocol
+        """What the server chose of those that were offered."""
 
     async def send(self, data: str | bytes) -> None:
         async with self._sending:
