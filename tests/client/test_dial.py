@@ -1,5 +1,8 @@
 """Dialling: real sockets, TLS, and calls of declared actions without their class."""
 
+import ssl
+from typing import Any
+
 import attrs
 import pytest
 import trio
@@ -34,13 +37,69 @@ class OtherRoom(Actor):
     def nothing(self) -> None: ...
 
 
-async def test_nobody_listens_is_a_lost_connection() -> None:
+async def test_nobody_listens_is_a_lost_connection(caplog: pytest.LogCaptureFixture) -> None:
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     port = listener.socket.getsockname()[1]
     await listener.aclose()
     async with open_client(f"http://127.0.0.1:{port}", limits=Limits(connect_timeout=0.05)) as client:
-        with pytest.raises(ConnectionLost, match="cannot connect"):
+        refused = f"cannot connect to 127.0.0.1:{port}: Connection refused"
+        with pytest.raises(ConnectionLost, match=refused):
             await client.get("a").call("x")
+        with pytest.raises(ConnectionLost, match=refused):
+            await client.get("a").call("x")
+    # Once, so that whoever waits knows what for.
+    assert [record.getMessage() for record in caplog.records] == [f"{refused}; trying for 0.05 s"]
+
+
+async def test_tls_to_a_plain_server_fails_at_once_and_says_so(autojump_clock: MockClock) -> None:
+    async def answer(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        await stream.send_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        await stream.aclose()
+
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    port = listener.socket.getsockname()[1]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, answer, [listener])
+        started = trio.current_time()
+        async with open_client(f"https://127.0.0.1:{port}", tls=ssl.create_default_context()) as client:
+            with pytest.raises(ConnectionLost, match="does the server speak plain http"):
+                await client.get("a").call("x")
+            with pytest.raises(ConnectionLost, match="does the server speak plain http"):
+                async with client.get("a").connect():
+                    pass
+        assert trio.current_time() - started < 1
+        nursery.cancel_scope.cancel()
+
+
+async def test_the_input_of_an_actor_is_shown_nowhere(autojump_clock: MockClock) -> None:
+    async with open_world(limits=Limits(action_timeout=1)) as world:
+
+        async def handler(request: HttpRequest) -> HttpAnswer:
+            if "/metadata" not in request.target:
+                assert "rvt-input" in request.target
+                await trio.sleep_forever()
+            return HttpAnswer(body=b'{"runtime":"engine"}')
+
+        world.server.handler = handler
+        handle = world.client.get_or_create("chatRoom", ["a", "b"], input="s3cret")
+        assert repr(handle) == "<Handle chatRoom[a,b]>"
+        assert "s3cret" not in repr(handle._target)
+        with pytest.raises(ConnectionLost, match=r"no answer from .*/gateway/chatRoom/action/x within") as lost:
+            await handle.call("x")
+        assert "rvt-" not in str(lost.value)
+
+
+async def test_what_is_no_action_or_event_says_how_it_becomes_one() -> None:
+    async with open_world() as world:
+        handle: Any = world.client.get(ChatRoom)
+
+        def plain(self: ChatRoom) -> None: ...
+
+        with pytest.raises(TypeError, match="plain is no action; decorate it with @action"):
+            await handle.call(plain)
+        with pytest.raises(TypeError, match=r"Message is no event; declare it with Event"):
+            handle.connect().on(Message, print)
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])

@@ -44,6 +44,11 @@ def _same_payload(args: Sequence[Value]) -> Sequence[Any]:
     return args
 
 
+def _check_declared(given: object, kind: type[Any], otherwise: str) -> None:
+    if not isinstance(given, kind):
+        raise TypeError(f"{getattr(given, '__name__', repr(given))} is {otherwise}")
+
+
 class Contracts:
     """The definitions of actor classes, each prepared at its first use.
 
@@ -85,6 +90,7 @@ class Contracts:
         """An action by its object, or its name on the wire: then values stay plain. TypeError for another class's."""
         if isinstance(action, str):
             return RemoteAction(action, self._dump_plain, _same_result)
+        _check_declared(action, Action, "no action; decorate it with @action")
         if definition is not None:
             known = definition.by_action.get(action)
             if known is None:
@@ -126,6 +132,7 @@ class Contracts:
         """An event by its object, or its name on the wire: then payloads stay plain. TypeError for another class's."""
         if isinstance(event, str):
             return RemoteEvent(event, _same_payload)
+        _check_declared(event, Event, "no event; declare it with Event(...)")
         if definition is not None:
             known = definition.by_event.get(event)
             if known is None:

@@ -1,5 +1,6 @@
 """Opening byte streams to a server."""
 
+import os
 import ssl
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias, cast
@@ -11,6 +12,22 @@ from trivet.errors import ConnectionLost
 
 Connect: TypeAlias = Callable[[str, int], Awaitable[trio.abc.Stream]]
 """Opens a plain stream to a host and port. Raises OSError."""
+
+
+class NoTls(ConnectionLost):
+    """The server does not speak TLS. No further attempt helps."""
+
+
+def last_reason(error: BaseException) -> str:
+    """What the system said in the end: Trio tries each address of a host, and keeps the errors as the cause."""
+    if isinstance(error, BaseExceptionGroup):
+        return last_reason(cast("BaseExceptionGroup[BaseException]", error).exceptions[-1])
+    cause = error.__cause__
+    if isinstance(cause, (OSError, BaseExceptionGroup)):
+        return last_reason(cast("BaseException", cause))  # type: ignore[redundant-cast]  # pyright infers unknowns
+    if isinstance(error, OSError) and (error.errno or 0) > 0:
+        return os.strerror(error.errno or 0)  # Trio's own text names the address once more
+    return str(error)
 
 
 class Dialer:
@@ -37,7 +54,8 @@ class Dialer:
             message = f"{host}:{port} did not answer within {self._timeout:g} s"
             raise ConnectionLost(message, maybe_executed=False) from None
         except OSError as error:
-            raise ConnectionLost(f"cannot connect to {host}:{port}: {error}", maybe_executed=False) from error
+            reason = last_reason(error)
+            raise ConnectionLost(f"cannot connect to {host}:{port}: {reason}", maybe_executed=False) from error
 
     async def secure(self, stream: trio.abc.Stream, host: str) -> trio.abc.Stream:
         """TLS on top of a stream. Raises ConnectionLost."""
@@ -55,6 +73,10 @@ class Dialer:
         except (trio.BrokenResourceError, OSError) as error:
             await trio.aclose_forcefully(stream)
             reason = error.__cause__ or error
+            if isinstance(reason, ssl.SSLError) and reason.reason == "WRONG_VERSION_NUMBER":
+                raise NoTls(
+                    f"the TLS handshake with {host} failed; does the server speak plain http?", maybe_executed=False
+                ) from error
             raise ConnectionLost(f"the TLS handshake with {host} failed: {reason}", maybe_executed=False) from error
         except BaseException:
             await trio.aclose_forcefully(stream)

@@ -2,6 +2,7 @@
 
 import attrs
 
+from trivet.client.dial import NoTls
 from trivet.client.retry import is_lifecycle, is_passing
 from trivet.errors import ActorError, ConnectionEnded, ConnectionLost
 from trivet.protocol.closing import parse_reason
@@ -90,7 +91,8 @@ def ending_of_error(error: Exception, *, creates: bool) -> Ending:
     if isinstance(error, ActorError):
         passing = is_lifecycle(error, creates=creates)
         return Ending(str(error), passing, error=copy_error(error))
-    return Ending(str(error), isinstance(error, ConnectionLost), cause=error, lost=isinstance(error, ConnectionLost))
+    lost = isinstance(error, ConnectionLost)
+    return Ending(str(error), lost and not isinstance(error, NoTls), cause=error, lost=lost)
 
 
 CLOSED_HERE = Ending("The connection was closed here", passing=False, code=1000)

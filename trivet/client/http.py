@@ -107,7 +107,7 @@ class HttpClient:
                 with progress.scope:
                     answer = await self._send(method, url, headers, body, progress, max_answer)
         if answer is None:
-            raise ConnectionLost(f"no answer from {url} within {timeout:g} s", maybe_executed=progress.sent)
+            raise ConnectionLost(f"no answer from {_shown(url)} within {timeout:g} s", maybe_executed=progress.sent)
         return answer
 
     async def _send(
@@ -133,7 +133,7 @@ class HttpClient:
             finally:
                 await response.aclose()
         except _FAILURES as error:
-            message = f"the connection to {url} failed: {str(error) or type(error).__name__}"
+            message = f"the connection to {_shown(url)} failed: {str(error) or type(error).__name__}"
             raise ConnectionLost(message, maybe_executed=progress.sent) from error
         except (httpcore.LocalProtocolError, httpcore.UnsupportedProtocol, UnicodeEncodeError) as error:
             raise ValueError(f"this request cannot be sent: {error}") from error
@@ -164,3 +164,8 @@ class HttpClient:
         """Close every connection."""
         with trio.CancelScope(shield=True, deadline=trio.current_time() + self._limits.close_timeout):
             await self._pool.aclose()
+
+
+def _shown(url: str) -> str:
+    """A URL as an error may show it: a query carries the input of actors."""
+    return url.partition("?")[0]
