@@ -1,14 +1,16 @@
 """HTTP/1.1 on one connection: framing, keeping alive, and what happens to clients that are wrong or slow."""
 
 import json
+from functools import partial
 
 import h11
 import pytest
 import trio
 import trio.testing
 
-from tests.server.support import HttpPeer, open_world, read_to_end, to
+from tests.server.support import REGISTRY, HttpPeer, open_world, read_to_end, to
 from trivet.limits import Limits
+from trivet.server import serve
 
 SAY = to("/action/say")
 HI = b'{"args":["hi"]}'
@@ -122,6 +124,63 @@ async def test_a_body_over_the_limit_of_all_bodies_is_413_and_closes(declared: b
         reply = await peer.reply()
         assert (reply.status, reply.headers["connection"]) == (413, "close")
         assert await peer.stream.receive_some() == b""
+
+
+async def test_all_bodies_share_what_there_is_for_them_and_give_it_back() -> None:
+    async with trio.open_nursery() as nursery:
+        server = await nursery.start(partial(serve, REGISTRY, port=0, limits=Limits(http_bodies=150_000)))
+        first, second, third = [HttpPeer(await trio.open_tcp_stream("127.0.0.1", server.port)) for _ in range(3)]
+        await first.begin("POST", to("/request/body"), [("content-length", "200000")])
+        await first.send(h11.Data(data=b"x" * 199_999))
+        await trio.testing.wait_all_tasks_blocked(0.05)
+
+        await second.begin("POST", to("/request/body"), [("transfer-encoding", "chunked")])
+        await second.send(h11.Data(data=b"x" * 100_000))
+        refused = await second.reply()
+        assert (refused.status, refused.headers["x-rivet-error"]) == (503, "guard.service_unavailable")
+        assert refused.headers["connection"] == "close"
+        # What is no longer than a message needs no room.
+        assert (await third.request("POST", SAY, HI)).status == 200
+
+        await first.send(h11.Data(data=b"x"))
+        await first.send(h11.EndOfMessage())
+        assert (await first.reply()).body == b"x" * 200_000
+        for _ in range(3):
+            assert (await third.request("POST", to("/request/body"), b"x" * 200_000)).status == 200
+        for peer in (first, second, third):
+            await peer.stream.aclose()
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_long_body_that_nobody_wants_is_not_waited_for() -> None:
+    async with open_world() as world:
+        peer = world.http()
+        await peer.begin("POST", to("/request/x", "bare"), [("content-length", "10000000")])
+        reply = await peer.reply()
+        assert (reply.status, reply.headers["connection"]) == (404, "close")
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"POST /health HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST /health HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    ],
+)
+async def test_a_body_whose_end_is_in_doubt_is_400_and_closes(request_bytes: bytes, autojump_clock: object) -> None:
+    async with open_world() as world:
+        stream = world.stream()
+        await stream.send_all(request_bytes + b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        answer = await read_to_end(stream)
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert answer.count(b"HTTP/1.1 ") == 1
+
+
+async def test_connect_is_405_and_closes(autojump_clock: object) -> None:
+    async with open_world() as world:
+        stream = world.stream()
+        await stream.send_all(b"CONNECT " + to("/request/x").encode() + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await read_to_end(stream)).startswith(b"HTTP/1.1 405 ")
 
 
 async def test_a_body_in_chunks_of_one_byte_arrives_whole() -> None:

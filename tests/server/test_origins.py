@@ -2,6 +2,7 @@
 
 import pytest
 
+from trivet.server.http import Head
 from trivet.server.origins import Origins
 
 
@@ -71,3 +72,40 @@ def test_a_star_welcomes_every_page() -> None:
 def test_what_is_no_origin_cannot_be_listed(entry: str) -> None:
     with pytest.raises(ValueError, match="is no origin"):
         Origins([entry])
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["127.0.0.1:6420", "192.0.2.1", "[::1]:6420", "localhost", "LocalHost:1", "localhost.:1", "a.localhost:1", None],
+)
+def test_a_listener_on_loopback_is_known_by_addresses_and_as_localhost(host: str | None) -> None:
+    assert Origins().knows(host)
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["rebound.example", "rebound.example:6420", "localhost.example", "notlocalhost", "[::1]x", "1.2.3.4.example", ""],
+)
+def test_and_by_no_other_name_unless_it_is_of_a_listed_origin(host: str) -> None:
+    assert not Origins(["https://app.example.com"]).knows(host)
+    assert Origins(["https://app.example.com:8443"]).knows("App.example.com:6420")
+    assert Origins(["*"]).knows(host)
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_what_another_site_embeds_is_refused_and_its_links_may_lead_to_pages(site: str) -> None:
+    def refused(method: str, mode: str, *, page: bool, **headers: str) -> bool:
+        fetched = {"sec-fetch-site": site, "sec-fetch-mode": mode, **headers}
+        return Origins().refusal(Head(method, "/", fetched), loopback=False, page=page) is not None
+
+    assert refused("GET", "no-cors", page=True)
+    assert refused("GET", "navigate", page=False)
+    assert refused("POST", "navigate", page=True)
+    assert not refused("GET", "navigate", page=True)
+    assert not refused("GET", "cors", page=False, origin="http://localhost:5173")
+
+
+@pytest.mark.parametrize("site", ["same-origin", "none"])
+def test_the_servers_own_pages_and_its_user_are_welcome(site: str) -> None:
+    head = Head("GET", "/", {"sec-fetch-site": site})
+    assert Origins().refusal(head, loopback=True, page=False) is None

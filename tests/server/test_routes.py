@@ -390,3 +390,68 @@ async def test_a_host_that_fails_is_an_internal_error(
         assert error_of(await peer.request("POST", to("/action/say"), b"{}")) == "500 rivetkit.internal_error"
         assert error_of(await create(peer)) == "500 rivetkit.internal_error"
         assert "secret" in caplog.text
+
+
+# -- what is there is bounded -----------------------------------------------------------------------------------------
+
+
+async def test_there_are_so_many_actors_and_no_more() -> None:
+    async with open_world(Limits(actors=1)) as world:
+        peer = world.http()
+        assert (await create(peer)).status == 200
+        assert (await create(peer)).status == 200
+        assert error_of(await create(peer, key="other")) == "503 guard.service_unavailable"
+
+
+async def test_a_namespace_may_have_so_many_characters_and_no_more() -> None:
+    async with open_world(Limits(namespace=5)) as world:
+        peer = world.http()
+        assert (await create(peer, namespace="%C3%A9" * 5)).status == 200
+        assert error_of(await create(peer, namespace="x" * 6)) == "400 actor.invalid_request"
+        say = to("/action/say").replace("rvt-namespace=default", "rvt-namespace=xxxxxx")
+        assert error_of(await peer.request("POST", say, b"{}")) == "400 actor.invalid_request"
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 10])
+async def test_a_listing_goes_on_at_its_cursor(limit: int) -> None:
+    async with open_world() as world:
+        peer = world.http()
+        created = [json.loads((await create(peer, key=str(n))).body)["actor"]["actor_id"] for n in range(6)]
+        found: list[str] = []
+        cursor = ""
+        while True:
+            answer = json.loads((await peer.request("GET", f"/actors?name=echo&limit={limit}{cursor}")).body)
+            assert len(answer["actors"]) <= limit
+            found += [actor["actor_id"] for actor in answer["actors"]]
+            if answer["pagination"]["cursor"] is None:
+                break
+            cursor = f"&cursor={answer['pagination']['cursor']}"
+        assert sorted(found) == sorted(created)
+        assert len(found) == len(created)
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=-1", "limit=many", "cursor=here"])
+async def test_what_is_no_limit_and_no_cursor_is_refused(query: str) -> None:
+    async with open_world() as world:
+        reply = await world.http().request("GET", f"/actors?name=echo&{query}")
+        assert error_of(reply) == "400 validation.invalid_input"
+
+
+async def test_an_input_is_decoded_for_a_new_actor_only() -> None:
+    async with open_world() as world:
+        peer = world.http()
+        for method, answers in (("PUT", (400, 200)), ("POST", (400, 400))):
+            bad = base64.b64encode(b"\xff" * 100_000).decode()
+            first = await create(peer, method, key=method, input=bad)
+            assert (first.status, error_of(first)) == (answers[0], "400 api.bad_request")
+            await create(peer, key=method)
+            assert (await create(peer, method, key=method, input=bad)).status == answers[1]
+
+
+async def test_an_actor_of_the_path_may_be_there_without_its_input() -> None:
+    async with open_world() as world:
+        peer = world.http()
+        say = to("/action/whoami") + "&rvt-input=_w"
+        assert error_of(await peer.request("POST", say, b"{}")) == "400 guard.query_invalid_cbor_input"
+        assert (await peer.request("POST", to("/action/whoami"), b"{}")).status == 200
+        assert (await peer.request("POST", say, b"{}")).status == 200
