@@ -5,13 +5,14 @@ import tracemalloc
 from collections import OrderedDict, UserDict, deque
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import pytest
 
 from trivet.errors import DecodeError, EncodeError
 from trivet.protocol import cbor
 from trivet.protocol.codec import ENCODINGS, Codec, codec_for, decode_compat_cbor, encode_compat_cbor
+from trivet.protocol.compat import MAX_DEPTH
 from trivet.protocol.messages import ActionRequest, ActionResponse, Event
 from trivet.protocol.values import MAX_SAFE_INTEGER, UNDEFINED, Value
 
@@ -560,3 +561,26 @@ def test_an_answer_without_a_result_is_not_undefined() -> None:
     assert named("cbor").decode_to_client(
         named("cbor").encode_to_client(ActionResponse(1, UNDEFINED))
     ) == ActionResponse(1, UNDEFINED)
+
+
+def test_items_of_one_byte_are_read_as_any() -> None:
+    items = bytes.fromhex("8a 00 17 20 80 a0 f4 f5 f6 f7 40")
+    expected: list[Value] = [0, 23, -1, [], {}, False, True, None, UNDEFINED, b""]
+    assert cbor.decode(items, markers=False) == expected
+    assert cbor.decode(b"\xa1\x61a" + items, markers=False) == {"a": expected}
+    assert cbor.decode(bytes.fromhex("a2 6161 f5 6162 00"), markers=False) == {"a": True, "b": 0}
+    first, second = cast("list[object]", cbor.decode(b"\x82\x80\x80", markers=False))
+    assert first is not second
+    for end in range(len(items)):
+        with pytest.raises(DecodeError):
+            cbor.decode(items[:end], markers=False)
+
+
+@pytest.mark.parametrize("innermost", [b"\x80", b"\xa0", b"\x81\x00"])
+def test_an_empty_container_is_as_deep_as_any(innermost: bytes) -> None:
+    def nested(depth: int) -> bytes:
+        return b"\x81" * depth + innermost
+
+    cbor.decode(nested(MAX_DEPTH), markers=False)
+    with pytest.raises(DecodeError, match="deep"):
+        cbor.decode(nested(MAX_DEPTH + 8), markers=False)

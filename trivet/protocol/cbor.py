@@ -237,7 +237,7 @@ class _Reader:
     def __init__(self, data: bytes, *, markers: bool) -> None:
         self._data = data
         self._markers = markers
-        self.position = 0
+        self.position: int = 0
 
     def read(self, depth: int) -> Value:
         data = self._data
@@ -253,6 +253,9 @@ class _Reader:
         if initial < 24:
             self.position = position + 1
             return initial
+        if 0x80 <= initial < 0x98 and depth:
+            self.position = position + 1
+            return self._array(initial - 0x80, depth - 1)
         major = initial >> 5
         if major == 3:
             return self._take(self._argument(initial)).decode()
@@ -323,7 +326,7 @@ class _Reader:
             if isinstance(first, str) and first[:1] == "$":
                 return self._marked(first, depth)
             return [first, self.read(depth)]
-        return [self.read(depth) for _ in range(size)]
+        return self._items(size, depth)
 
     def _marked(self, marker: str, depth: int) -> Value:
         if marker[:2] == "$$":
@@ -338,18 +341,47 @@ class _Reader:
     def _items(self, size: int, depth: int) -> list[Value]:
         """The items of an array that cannot be a marker."""
         self._check_room(size)
-        return [self.read(depth) for _ in range(size)]
+        items: list[Value] = []
+        data = self._data
+        position = self.position
+        for _ in range(size):
+            # A hostile message is all items of one byte: they cost no further call.
+            initial = data[position]
+            if initial < 24:
+                items.append(initial)
+                position += 1
+            elif initial == 0x80 and depth:
+                items.append([])
+                position += 1
+            elif initial == 0xA0 and depth:
+                items.append({})
+                position += 1
+            elif initial in _SIMPLE:
+                items.append(_SIMPLE[initial])
+                position += 1
+            else:
+                self.position = position
+                items.append(self.read(depth))
+                position = self.position
+        self.position = position
+        return items
 
     def _map(self, size: int, depth: int) -> dict[str, Value]:
         self._check_room(2 * size)
         result: dict[str, Value] = {}
+        data = self._data
         for _ in range(size):
             key = self.read(depth)
             if not isinstance(key, str):
                 if type(key) is not int:
                     raise DecodeError(f"a CBOR map key of type {type(key).__name__}")
                 key = str(key)
-            result[key] = self.read(depth)
+            initial = data[self.position]
+            if initial in _SIMPLE:
+                result[key] = _SIMPLE[initial]
+                self.position += 1
+            else:
+                result[key] = self.read(depth)
         return result
 
     def _tagged(self, tag: int, depth: int) -> Value:
