@@ -1,34 +1,76 @@
 """Stateful actors with realtime events for Trio programs."""
 
-from trivet.actor import Actor as Actor
-from trivet.actor import Options as Options
-from trivet.actor import action as action
-from trivet.client import Client as Client
-from trivet.client import Connection as Connection
-from trivet.client import Handle as Handle
-from trivet.client import open_client as open_client
-from trivet.conversion import wire_name as wire_name
-from trivet.errors import ActorError as ActorError
-from trivet.errors import ConnectionEnded as ConnectionEnded
-from trivet.errors import ConnectionLost as ConnectionLost
-from trivet.errors import DecodeError as DecodeError
-from trivet.errors import DefinitionError as DefinitionError
-from trivet.errors import EncodeError as EncodeError
-from trivet.errors import Lagged as Lagged
-from trivet.errors import NoConnection as NoConnection
-from trivet.errors import PublicError as PublicError
-from trivet.errors import TrivetError as TrivetError
-from trivet.errors import UserError as UserError
-from trivet.event import Event as Event
-from trivet.limits import Limits as Limits
-from trivet.local import open_local as open_local
-from trivet.protocol.values import UNDEFINED as UNDEFINED
-from trivet.raw import Request as Request
-from trivet.raw import Response as Response
-from trivet.raw import WebSocket as WebSocket
-from trivet.raw import WebSocketClosed as WebSocketClosed
-from trivet.registry import Registry as Registry
-from trivet.runtime.connection import Conn as Conn
-from trivet.runtime.connection import Conns as Conns
-from trivet.server import Server as Server
-from trivet.server import serve as serve
+from importlib.metadata import version as _version
+
+from trivet.actor import Actor, Options, action
+from trivet.client import Client, Closed, Connection, EventStream, Handle, open_client
+from trivet.conversion import ValidationError, wire_name
+from trivet.errors import (
+    ActorError,
+    ActorRef,
+    ConnectionEnded,
+    ConnectionLost,
+    DecodeError,
+    DefinitionError,
+    EncodeError,
+    Gap,
+    Lagged,
+    NoConnection,
+    PublicError,
+    TrivetError,
+    UserError,
+)
+from trivet.event import Event, latest
+from trivet.limits import Limits
+from trivet.local import open_local
+from trivet.protocol.values import UNDEFINED
+from trivet.raw import Request, Response, WebSocket, WebSocketClosed
+from trivet.registry import Registry
+from trivet.runtime.connection import Conn, Conns
+from trivet.runtime.emit import BroadcastResult
+from trivet.server import Server, serve
+
+__version__ = _version("trivet")
+
+__all__ = [
+    "UNDEFINED",
+    "Actor",
+    "ActorError",
+    "ActorRef",
+    "BroadcastResult",
+    "Client",
+    "Closed",
+    "Conn",
+    "Connection",
+    "ConnectionEnded",
+    "ConnectionLost",
+    "Conns",
+    "DecodeError",
+    "DefinitionError",
+    "EncodeError",
+    "Event",
+    "EventStream",
+    "Gap",
+    "Handle",
+    "Lagged",
+    "Limits",
+    "NoConnection",
+    "Options",
+    "PublicError",
+    "Registry",
+    "Request",
+    "Response",
+    "Server",
+    "TrivetError",
+    "UserError",
+    "ValidationError",
+    "WebSocket",
+    "WebSocketClosed",
+    "__version__",
+    "action",
+    "latest",
+    "open_client",
+    "open_local",
+    "serve",
+    "wire_name",
+]

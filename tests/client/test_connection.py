@@ -794,3 +794,18 @@ async def test_a_frame_is_never_cut_short(autojump_clock: MockClock) -> None:
                 await room.call("x", "y" * n * 500)
             await trio.lowlevel.checkpoint()
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("listening", [False, True])
+async def test_an_end_that_nobody_listens_for_is_logged(
+    listening: bool, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_world() as world, world.room() as (room, peer):
+        if listening:
+            room.on_close(lambda _: None)
+        await peer.close(1011, "auth.forbidden")
+        await trio.testing.wait_all_tasks_blocked()
+        assert room.status == "closed"
+    logged = [record.getMessage() for record in caplog.records]
+    message = f"the connection to {room._target} is over: The connection was ended (1011 auth.forbidden)"
+    assert logged == ([] if listening else [message])

@@ -21,7 +21,11 @@ class ByKey:
     name: str
     key: tuple[str, ...]
     creates: bool = False
-    input: Value = UNDEFINED
+    input: Value = attrs.field(default=UNDEFINED, repr=False)
+    """Shown nowhere: it may be secret."""
+
+    def __str__(self) -> str:
+        return f"{self.name}[{','.join(self.key)}]"
 
 
 @attrs.frozen
@@ -30,6 +34,9 @@ class ById:
 
     actor_id: str
     name: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name}({self.actor_id})"
 
     @property
     def creates(self) -> bool:

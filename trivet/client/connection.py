@@ -687,6 +687,9 @@ class Connection(Generic[A]):
         if self._end is not None:
             return
         self._end = ending
+        if self._ever_admitted and ending is not CLOSED_HERE and not self._on_close and not self._on_error:
+            # A program that only listens to events would wait for ever, and never know what for.
+            logger.warning("the connection to %s is over: %s", self._target, ending.message)
         self._outgoing.close()
         self._calls.fail_all(ending.to_exception, ending.to_unanswered)
         self._subscriptions.close()

@@ -24,7 +24,7 @@ def last_reason(error: BaseException) -> str:
         return last_reason(cast("BaseExceptionGroup[BaseException]", error).exceptions[-1])
     cause = error.__cause__
     if isinstance(cause, (OSError, BaseExceptionGroup)):
-        return last_reason(cast("BaseException", cause))  # type: ignore[redundant-cast]  # pyright infers unknowns
+        return last_reason(cast("BaseException", cause))  # type: ignore[redundant-cast, unused-ignore]  # pyright infers unknowns
     if isinstance(error, OSError) and (error.errno or 0) > 0:
         return os.strerror(error.errno or 0)  # Trio's own text names the address once more
     return str(error)

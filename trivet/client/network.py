@@ -1,5 +1,6 @@
 """The way to the actors of a server, over HTTP and WebSocket."""
 
+import logging
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import Final, cast
@@ -8,7 +9,7 @@ from urllib.parse import quote, urlsplit
 import trio
 
 from trivet.client.backend import Backend, ById, ByKey, MessageStream, Target
-from trivet.client.dial import Dialer
+from trivet.client.dial import Dialer, NoTls
 from trivet.client.endpoint import Endpoint, parse_endpoint
 from trivet.client.http import Answer, HttpClient
 from trivet.client.outgoing import Frame
@@ -32,6 +33,8 @@ from trivet.protocol.params import encode_params_header
 from trivet.protocol.subprotocols import TRIVET, SessionClaim, build_subprotocols
 from trivet.protocol.values import UNDEFINED, Value
 from trivet.raw import Response, WebSocket
+
+logger: Final = logging.getLogger("trivet.client")
 
 RAW_QUEUE: Final = 64
 """Messages of a raw WebSocket that wait for its user; when more come, the sender is held up."""
@@ -76,6 +79,7 @@ class NetworkBackend(Backend):
         self._first_endpoint = endpoint
         self._endpoint: Endpoint | None = None
         self._looking_up = trio.Lock()
+        self._warned = False
         self._user_headers = {name.lower(): value for name, value in headers.items()}
         self._max_message = limits.outgoing_message + _SLACK
         self._limits = limits
@@ -106,11 +110,21 @@ class NetworkBackend(Backend):
         while True:
             try:
                 return await self._ask_for_metadata(max(0.0, patience - trio.current_time()))
+            except NoTls:
+                raise
             except ConnectionLost as error:
+                self._warn(error)
                 delay = backoff.next()
                 if not patient or trio.current_time() + delay >= patience:
-                    raise ConnectionLost(f"no server was found: {error}", maybe_executed=False) from error
+                    # Its text says it all, and a long chain of causes would hide it.
+                    raise ConnectionLost(f"no server was found: {error}", maybe_executed=False) from None
             await trio.sleep(delay)
+
+    def _warn(self, error: ConnectionLost) -> None:
+        """Whoever waits for a server that is not there shall soon know what for."""
+        if not self._warned:
+            self._warned = True
+            logger.warning("%s; trying for %g s", error, self._limits.connect_timeout)
 
     async def _ask_for_metadata(self, timeout: float) -> Endpoint:
         endpoint = self._first_endpoint
