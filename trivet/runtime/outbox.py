@@ -7,7 +7,7 @@ gathered for it in one non-blocking send, and a writer task is started only for 
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, Protocol
 
 import attrs
@@ -123,8 +123,10 @@ class Outbox(SendChannel[bytes]):
         "__weakref__",
         "_acknowledged",
         "_backlog",
+        "_claimed",
         "_closing",
         "_dirty",
+        "_droppable",
         "_dropped",
         "_dropped_frame",
         "_flusher",
@@ -186,6 +188,7 @@ class Outbox(SendChannel[bytes]):
         self._writing = False
         self._closing = False
         self._sent = 0
+        self._droppable = 0  # queued frames that may give way
         self._dropped = 0
         self._slow_timer: TimerHandle | None = None
         self._room: trio.Event | None = None
@@ -193,6 +196,7 @@ class Outbox(SendChannel[bytes]):
         self._unacknowledged: deque[bytes] = deque()
         self._unacknowledged_bytes = 0
         self._acknowledged = 0
+        self._claimed = 0
 
     # -- in -----------------------------------------------------------------------------------------------------------
 
@@ -205,6 +209,7 @@ class Outbox(SendChannel[bytes]):
             if not self._make_room(frame):
                 return not self._closing
             queue = self._queue
+            self._droppable += frame.__class__ is Droppable
         queue.append(frame)
         size = len(frame)
         self._queued_bytes += size
@@ -272,9 +277,10 @@ class Outbox(SendChannel[bytes]):
         if self._closing:
             return False
         droppable = frame if isinstance(frame, Droppable) else None
-        if droppable is not None and droppable.key is not None:
+        if droppable is not None and droppable.key is not None and self._droppable:
             self._replace(droppable)
         evicts = not isinstance(frame, Control) and (droppable is None or droppable.policy != "drop_newest")
+        evicts = evicts and self._droppable > 0  # most queues hold none, and are not searched
         while len(self._queue) >= self._soft_messages or self._queued_bytes >= self._soft_bytes:
             # The first eviction leaves a marker in its place, so that it takes another to make room.
             victim = self._find(lambda queued: isinstance(queued, Droppable)) if evicts else None
@@ -310,6 +316,7 @@ class Outbox(SendChannel[bytes]):
         assert isinstance(victim, Droppable)
         del self._queue[index]
         self._queued_bytes -= len(victim)
+        self._droppable -= 1
         self._tell_dropped(victim.event, index)
 
     def _tell_dropped(self, event: str, index: int) -> None:
@@ -350,6 +357,7 @@ class Outbox(SendChannel[bytes]):
         self._cancel_slow_timer()
         unsent = [frame for frame in self._queue if not isinstance(frame, Control)]
         self._queue = deque([*self._unacknowledged, *unsent])
+        self._droppable = sum(frame.__class__ is Droppable for frame in self._queue)
         self._queued_bytes = sum(map(len, self._queue))
         self._unacknowledged.clear()
         self._unacknowledged_bytes = self._head_sent = self._in_flight = 0
@@ -366,27 +374,47 @@ class Outbox(SendChannel[bytes]):
         if self._closing or not 0 <= missing <= len(self._queue):
             return False
         for _ in range(missing):
-            self._queued_bytes -= len(self._queue.popleft())
-        self._acknowledged = received
+            frame = self._queue.popleft()
+            self._queued_bytes -= len(frame)
+            self._droppable -= frame.__class__ is Droppable
+        self._acknowledged = self._claimed = received
         self._transport = transport
         self._note_backlog()
         return True
 
     def acknowledge(self, received: int) -> bool:
         """The client has so many counted frames in all. False when it cannot have."""
-        missing = received - self._acknowledged
-        if not 0 <= missing <= len(self._unacknowledged):
+        if received < self._acknowledged:
             return False
-        for _ in range(missing):
-            self._unacknowledged_bytes -= len(self._unacknowledged.popleft())
-        self._acknowledged = received
+        # It may have frames already of a send that has not returned.
+        on_their_way = sum(frame.__class__ is not Control for frame in self._begun()) if self._in_flight else 0
+        if received > self._acknowledged + len(self._unacknowledged) + on_their_way:
+            return False
+        self._claimed = received
+        self._forget_claimed()
         return True
+
+    def _forget_claimed(self) -> None:
+        while self._acknowledged < self._claimed and self._unacknowledged:
+            self._unacknowledged_bytes -= len(self._unacknowledged.popleft())
+            self._acknowledged += 1
+
+    def _begun(self) -> Iterator[bytes]:
+        """The queued frames of which something has been sent, or is being sent."""
+        begun = self._head_sent + self._in_flight
+        size = 0
+        for frame in self._queue:
+            if size >= begun:
+                return
+            yield frame
+            size += len(frame)
 
     def _retain(self, sent: Iterable[bytes]) -> None:
         for frame in sent:
             if frame.__class__ is not Control:
                 self._unacknowledged.append(frame)
                 self._unacknowledged_bytes += len(frame)
+        self._forget_claimed()
 
     # -- ends ---------------------------------------------------------------------------------------------------------
 
@@ -412,16 +440,9 @@ class Outbox(SendChannel[bytes]):
         if self._transport is None:
             self.break_()
             return
-        begun = self._head_sent + self._in_flight
-        kept: list[bytes] = []
-        size = 0
-        for frame in self._queue:
-            if size >= begun:
-                break
-            kept.append(frame)
-            size += len(frame)
-        self._queue = deque(kept)
-        self._queued_bytes = size - self._head_sent if kept else 0
+        self._queue = deque(list(self._begun()))
+        self._droppable = sum(frame.__class__ is Droppable for frame in self._queue)
+        self._queued_bytes = sum(map(len, self._queue)) - self._head_sent
         self._note_backlog()
         self.put(Control(close_frame))
         self._begin_close()
@@ -437,7 +458,7 @@ class Outbox(SendChannel[bytes]):
         self._closing = True
         self._queue.clear()
         self._unacknowledged.clear()
-        self._queued_bytes = self._unacknowledged_bytes = self._unflushed = self._head_sent = 0
+        self._droppable = self._queued_bytes = self._unacknowledged_bytes = self._unflushed = self._head_sent = 0
         self._note_backlog()
         self._cancel_slow_timer()
         self._wake_senders()
@@ -519,7 +540,7 @@ class Outbox(SendChannel[bytes]):
             if self._on_broken is not None:
                 self._retain(queue)
             queue.clear()
-            self._queued_bytes = self._head_sent = 0
+            self._queued_bytes = self._head_sent = self._droppable = 0
             return
         self._queued_bytes -= taken
         taken += self._head_sent
@@ -527,6 +548,7 @@ class Outbox(SendChannel[bytes]):
             frame = queue.popleft()
             taken -= len(frame)
             self._sent += 1
+            self._droppable -= frame.__class__ is Droppable
             if self._on_broken is not None:
                 self._retain((frame,))
         self._head_sent = taken

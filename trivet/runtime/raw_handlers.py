@@ -13,6 +13,7 @@ from trivet.runtime.admission import Admission
 from trivet.runtime.connection import Conn
 from trivet.runtime.context import current_chain
 from trivet.runtime.hooks import with_timeout
+from trivet.runtime.logs import logger
 
 if TYPE_CHECKING:
     from trivet.runtime.instance import Instance
@@ -28,6 +29,8 @@ async def fetch(instance: "Instance", request: Request, params: Value) -> Respon
     async def handle() -> None:
         response: object = await with_timeout(timeout, "on_request", lambda: instance.actor.on_request(request))
         if not isinstance(response, Response):  # pyright: ignore[reportUnnecessaryIsInstance]  # users err
+            given = type(response).__name__
+            logger.error("%s: on_request returned %s; return trivet.Response(...)", instance.describe(), given)
             raise PublicError("actor", "invalid_response", "onRequest handler must return a Response")
         answered.append(response)
 
