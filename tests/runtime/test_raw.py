@@ -127,6 +127,12 @@ async def test_a_handler_that_fails_is_answered_with_its_error(path: str, status
         assert (response.parse_json()["code"], response.parse_json()["message"]) == (code, message)
 
 
+async def test_a_handler_that_answers_something_else_is_told_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    async with desk() as (_, handle):
+        await handle.fetch("/nothing")
+    assert "on_request returned NoneType; return trivet.Response(...)" in caplog.text
+
+
 async def test_a_handler_over_its_time_is_answered(autojump_clock: trio.abc.Clock) -> None:
     async with desk() as (_, handle):
         began = trio.current_time()

@@ -424,3 +424,14 @@ async def test_too_many_connections_are_told_so() -> None:
         assert json.loads(reply.body)["code"] == "service_unavailable"
         # Each connection of this test has a host of its own in `serve_stream`, so the first is one too many.
         assert await refusal(world, to("/connect")) == CloseConnection(1011, "guard.service_unavailable")
+
+
+async def test_connections_that_come_and_go_are_logged_for_who_looks_closely(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG", "trivet")
+    async with open_world() as world:
+        peer = await WebSocketPeer(world.stream()).open(to("/connect"))
+        await peer.stream.aclose()
+        await trio.testing.wait_all_tasks_blocked()
+    logged = [record.getMessage() for record in caplog.records if "events connection from" in record.getMessage()]
+    assert len(logged) == 2
+    assert logged[1] == f"{logged[0]} is gone"

@@ -78,10 +78,13 @@ async def serve_websocket(gateway: Gateway, wire: Wire, upgrade: Upgrade) -> Non
             if await _resume(gateway, wire, upgrade):
                 return
             accepted = await _accept(gateway, wire, upgrade)
+            kind = "raw" if accepted.format is None else "events"
+            logger.debug("%s: %s connection from %s", accepted.instance.describe(), kind, wire.peer)
             if accepted.format is not None:
                 await _serve_events(gateway, wire, accepted, accepted.format, upgrade.trailing_data)
             else:
                 await _serve_raw(gateway, wire, accepted, upgrade.trailing_data)
+            logger.debug("%s: %s connection from %s is gone", accepted.instance.describe(), kind, wire.peer)
             return
     except _Unsupported:
         code, reason = _UNSUPPORTED, "actor.unsupported_websocket_encoding"
