@@ -231,8 +231,8 @@ class Instance:
 
     @property
     def crowded(self) -> bool:
-        """Whether so many connections wait to come or go that no more are let in."""
-        return self._jobs.statistics().current_buffer_used - self._waiting_calls >= self.host.limits.inbox
+        """Whether so many connections wait to come or go, four inboxes full, that no more are let in."""
+        return self._jobs.statistics().current_buffer_used - self._waiting_calls >= 4 * self.host.limits.inbox
 
     @property
     def _drained(self) -> bool:
