@@ -181,7 +181,7 @@ def _no_fuse(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Fuse, "place", "")
 
 
-@pytest.fixture(params=ERRORS.values(), ids=ERRORS.keys())
+@pytest.fixture(params=list(ERRORS.values()), ids=list(ERRORS))
 def error(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Exception:
     error = request.param
     assert isinstance(error, Exception)
@@ -203,7 +203,9 @@ async def error_of(peer: Peer) -> str:
 
 async def post(port: int, rest: str) -> bytes:
     stream = await dial(port)
-    head = f"POST {to(rest, 'fragile')} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{{}}"
+    head = (
+        f"POST {to(rest, 'fragile')} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{{}}"
+    )
     await stream.send_all(head.encode())
     answer = await read_all(stream)
     await stream.aclose()

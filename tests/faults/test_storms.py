@@ -39,7 +39,7 @@ async def _come_and_go(server: Server, number: int) -> None:
         elif number % 20 == 4:
             await stream.send_all(upgrade(to("/websocket/")) + client_frame(TEXT, b"hi"))
         elif number % 20 == 5:
-            await stream.send_all(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n")
+            await stream.send_all(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n")
     except trio.BrokenResourceError:
         pass
     finally:
