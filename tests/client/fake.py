@@ -17,7 +17,9 @@ import trio.testing
 from trivet.client import Client, Connection, Handle, open_client
 from trivet.limits import Limits
 from trivet.nurseries import open_quiet_nursery
+from trivet.protocol import extension
 from trivet.protocol.codec import Codec, codec_for
+from trivet.protocol.extension import Extension, ExtensionToServer, SessionOpened
 from trivet.protocol.messages import (
     ActionRequest,
     ActionResponse,
@@ -28,6 +30,7 @@ from trivet.protocol.messages import (
     ToClient,
     ToServer,
 )
+from trivet.protocol.subprotocols import parse_subprotocols
 from trivet.protocol.values import Value
 
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -100,8 +103,9 @@ def frame(opcode: int, payload: bytes, fin: bool = True) -> bytes:
 class Peer:
     """The server's side of one WebSocket."""
 
-    def __init__(self, stream: trio.abc.Stream, reader: Reader, request: HttpRequest) -> None:
+    def __init__(self, stream: trio.abc.Stream, reader: Reader, request: HttpRequest, extended: bool) -> None:
         self.stream = stream
+        self.extended = extended
         self.request = request
         self.subprotocols = [part.strip() for part in request.headers.get("sec-websocket-protocol", "").split(",")]
         encoding = next(
@@ -112,6 +116,8 @@ class Peer:
         self.pings: list[bytes] = []
         self.pongs: list[bytes] = []
         self.close_code: int | None = None
+        self.acks: list[int] = []
+        self.claim = parse_subprotocols(self.subprotocols).session
         self._reader = reader
 
     async def send_raw(self, data: bytes) -> None:
@@ -125,8 +131,17 @@ class Peer:
         """All of them in one segment."""
         await self.send_raw(self.framed(*messages))
 
-    async def init(self, conn_id: str = "conn-1", actor_id: str = "actor-1") -> None:
-        await self.send(Init(actor_id, conn_id))
+    def framed_extension(self, *messages: Extension) -> bytes:
+        opcode = TEXT if self.codec.binary else BINARY
+        return b"".join(frame(opcode, extension.encode(message)) for message in messages)
+
+    async def say(self, *messages: Extension) -> None:
+        """Messages of the extension, in one segment."""
+        await self.send_raw(self.framed_extension(*messages))
+
+    async def init(self, conn_id: str = "conn-1", actor_id: str = "actor-1", window: float = 30) -> None:
+        opened = self.framed_extension(SessionOpened(f"token-of-{conn_id}", window)) if self.extended else b""
+        await self.send_raw(self.framed(Init(actor_id, conn_id)) + opened)
 
     async def event(self, name: str, *args: Value) -> None:
         await self.send(Event(name, list(args)))
@@ -175,6 +190,23 @@ class Peer:
     async def receive(self) -> ToServer:
         return self.codec.decode_to_server(await self.receive_data())
 
+    async def hear(self) -> ToServer | ExtensionToServer:
+        """The next message of either kind, acknowledgements left out: those are in `acks`."""
+        while True:
+            data = await self.receive_data()
+            if not self.extended or isinstance(data, bytes) == self.codec.binary:
+                return self.codec.decode_to_server(data)
+            message = extension.decode_to_server(data)
+            if not isinstance(message, extension.Ack):
+                return message
+            self.acks.append(message.received)
+
+    async def hear_call(self) -> ActionRequest:
+        """The next message of either kind, which must be a call."""
+        message = await self.hear()
+        assert isinstance(message, ActionRequest), message
+        return message
+
     async def call(self) -> ActionRequest:
         """The next message, which must be a call."""
         message = await self.receive()
@@ -215,6 +247,7 @@ class FakeServer:
         self.nursery = nursery
         self.requests: list[HttpRequest] = []
         self.dials = 0
+        self.extended = False
         self.refusing = False
         self.upgrade: Callable[[HttpRequest], bytes | None] = lambda request: None
         self.streams: list[trio.abc.Stream] = []
@@ -288,9 +321,10 @@ class FakeServer:
         digest = hashlib.sha1(request.headers["sec-websocket-key"].encode() + GUID).digest()
         await stream.send_all(
             b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\n"
-            b"sec-websocket-protocol: rivet\r\nsec-websocket-accept: " + base64.b64encode(digest) + b"\r\n\r\n"
+            b"sec-websocket-protocol: " + (b"trivet.1" if self.extended else b"rivet") + b"\r\n"
+            b"sec-websocket-accept: " + base64.b64encode(digest) + b"\r\n\r\n"
         )
-        await self._peers.send(Peer(stream, reader, request))
+        await self._peers.send(Peer(stream, reader, request, self.extended))
 
 
 @attrs.frozen
@@ -315,9 +349,13 @@ class World:
 
 
 @asynccontextmanager
-async def open_world(*, limits: Limits | None = None, encoding: Any = "bare", **options: Any) -> AsyncGenerator[World]:
+async def open_world(
+    *, limits: Limits | None = None, encoding: Any = "bare", extended: bool = False, **options: Any
+) -> AsyncGenerator[World]:
+    """A client and its server; `extended`: one that speaks trivet's extension."""
     async with open_quiet_nursery() as nursery:
         server = FakeServer(nursery)
+        server.extended = extended
         async with open_client(
             "http://fake:6420", connect=server.connect, limits=limits, encoding=encoding, **options
         ) as client:
