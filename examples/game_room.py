@@ -60,11 +60,12 @@ class GameRoom(Actor[GameState, Player, PlayerParams]):
         return Player(params.player_id, params.role)
 
     def on_connect(self, conn: Conn[Player, PlayerParams]) -> None:
-        if conn.state.role == "player":
+        # A call without a connection is a short connection, too: who only calls does not sit down at the table.
+        if conn.kind == "events" and conn.state.role == "player":
             self.state.positions[conn.state.player_id] = Position(0, 0)
 
     def on_disconnect(self, conn: Conn[Player, PlayerParams]) -> None:
-        if self.state.positions.pop(conn.state.player_id, None):
+        if conn.kind == "events" and self.state.positions.pop(conn.state.player_id, None):
             self.broadcast(self.player_left, conn.state.player_id)
 
     @action

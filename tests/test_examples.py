@@ -131,3 +131,13 @@ class TestTheGameRoom:
                 await zoe.call("updatePlayerPosition", {"x": 1, "y": 2})
                 await yan.call("updatePlayerPosition", {"x": 0, "y": 0})
         assert moves == [{"playerId": "zoe", "position": {"x": 1, "y": 2}}]
+
+    async def test_a_call_without_a_connection_takes_nobody_from_the_table(self) -> None:
+        left: list[object] = []
+        async with trivet.open_local(game_room.registry) as client:
+            game = client.get_or_create("gameRoom", "table", params={"playerId": "zoe"})
+            async with game.connect() as zoe:
+                zoe.on("playerLeft", left.append)
+                await game.call("updatePlayerPosition", {"x": 1, "y": 2})
+                await zoe.call("updatePlayerPosition", {"x": 1, "y": 2})
+        assert left == []
