@@ -138,6 +138,7 @@ class TestTheGameRoom:
             game = client.get_or_create("gameRoom", "table", params={"playerId": "zoe"})
             async with game.connect() as zoe:
                 zoe.on("playerLeft", left.append)
-                await game.call("updatePlayerPosition", {"x": 1, "y": 2})
-                await zoe.call("updatePlayerPosition", {"x": 1, "y": 2})
+                await zoe.call("updatePlayerPosition", {"x": 0, "y": 1})  # now the subscription is in force
+                await game.call("updatePlayerPosition", {"x": 0, "y": 2})
+                await zoe.call("updatePlayerPosition", {"x": 0, "y": 3})
         assert left == []
