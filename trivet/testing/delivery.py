@@ -1,0 +1,429 @@
+"""Whether what clients saw is what the delivery contract promises, given what their actors did."""
+
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator, Sequence
+from typing import Final, TypeAlias, cast
+
+import attrs
+import trio
+
+from trivet.testing.recording import (
+    NEVER,
+    Arrived,
+    Called,
+    Emitted,
+    Journal,
+    SentCall,
+    Subscription,
+    Trace,
+    Watched,
+    journal_of,
+)
+
+DROPPED: Final = "trivet.dropped"
+"""The event by which a client is told that others were dropped for it: {event, count}."""
+
+RULES: Final = {
+    "order": "a connection sees its events in the order in which the actor emitted them",
+    "once": "each at most once",
+    "stray": "and none that was not meant for it",
+    "cause": "the response to an action comes after every event that the action emitted before it returned",
+    "subscribe": "a subscription is in force before any later message of the same connection is handled",
+    "unsubscribed": "and ended before any later message once it was given up",
+    "lost": "while a connection lives nothing that it should see is left out without its being told",
+    "on_disconnect": "runs once for each connection that was admitted and has left",
+    "answers": "each call is answered once",
+    "start order": "calls of one connection start in the order of sending",
+    "turns": "serial actions and hooks of one actor run one at a time",
+}
+"""What is verified, by the name that a Violation has for it."""
+
+# Errors of calls that the actor never began.
+_NEVER_STARTED: Final = {
+    ("actor", code)
+    for code in ("overloaded", "stopping", "deadlock", "action_not_found", "validation_error", "aborted")
+} | {("message", "incoming_too_long")}
+
+
+class Violation(AssertionError):
+    """The delivery contract does not hold. `rule` is a name of `RULES`; `moment` orders violations in time."""
+
+    def __init__(self, rule: str, message: str, moment: int) -> None:
+        super().__init__(f"{rule}: {message}\n({RULES[rule]})")
+        self.rule = rule
+        self.moment = moment
+
+
+@attrs.frozen
+class _Change:
+    """A subscription or its end, and the moments from which, and at which, it must be in force."""
+
+    subscription: Subscription
+    first: int
+    last: int
+    by_call: bool
+    """The last moment is when a later call began."""
+
+
+_State: TypeAlias = tuple[int, int, tuple[tuple[str, int], ...]]
+"""How many changes are in force, how much of what arrived is explained, and how many dropped events are still owed."""
+
+
+class DeliveryChecker:
+    """Verifies what happened in a world against the delivery contract. `World.check_delivery()` makes it.
+
+    It knows what the actors emitted and to whom, what each client sent, and what arrived there; nothing else. What it
+    does not know, for instance when exactly a subscription came into force, it takes as it must have been for all to be
+    right: it raises only when no course of events explains what was seen.
+
+    What is missing at the end of a connection that has ended is no loss, for its client was told of the end. To have
+    everything up to some point verified, call `settle` and then `verify` while the connections live.
+    """
+
+    def __init__(self, journal: Journal, is_quiet: Callable[[], bool], *, real: bool = False) -> None:
+        self._journal = journal
+        self._is_quiet = is_quiet
+        self._real = real
+        self._settled: list[int] = []
+
+    @property
+    def events_seen(self) -> int:
+        """How many events have arrived at all connections together: that a test is about something."""
+        return sum(
+            one.event is not None for watched in self._journal.watched for t in watched.traces for one in t.arrived
+        )
+
+    async def settle(self, patience: float = 60.0) -> None:
+        """Wait until nothing is on its way: no byte, no unanswered call, no running action or hook.
+
+        Connections on a link that does not let anything through are not waited for. Raises trio.TooSlowError after
+        `patience` seconds, virtual ones where the clock is.
+        """
+        step = 0.01
+        with trio.fail_after(patience):
+            quiet = 0
+            while quiet < 2:
+                # Under a clock that jumps, a sleep ends when every other task waits, so no pause can be too short.
+                await trio.sleep(step)
+                quiet = quiet + 1 if self._is_quiet() else 0
+                step = min(step * 1.5, 0.1 if self._real else 1.0)
+        self._settled.append(self._journal.now)
+
+    def verify(self, *, over: bool = False) -> None:
+        """Raise the earliest Violation, if there is one. `over`: no actor lives any more.
+
+        Right after `settle`, what has not arrived at a connection that lives is lost.
+        """
+        settled = bool(self._settled) and self._settled[-1] == self._journal.now
+        found = sorted(self._violations(settled=settled or over, over=over), key=lambda violation: violation.moment)
+        if found:
+            raise found[0]
+
+    def _violations(self, *, settled: bool, over: bool) -> Iterator[Violation]:
+        emitted = journal_of(self._journal.entries)
+        yield from _judge_turns(self._journal)
+        for watched in self._journal.watched:
+            starts = yield from _match_calls(self._journal, watched)
+            yield from self._judge_answers(watched, starts, settled=settled and not over)
+            for trace in watched.traces:
+                complete = settled and not over and trace.ended is None and trace.conn not in self._journal.impaired
+                judge = _TraceJudge(trace, watched, starts, emitted.get(trace.actor, []), self._settled, complete)
+                yield from judge.violations()
+                yield from self._judge_disconnect(trace, settled=settled, over=over)
+
+    def _judge_answers(self, watched: Watched, starts: dict[SentCall, Called], *, settled: bool) -> Iterator[Violation]:
+        for call in watched.calls:
+            if call.answers > 1:
+                yield Violation("answers", f"{watched.name} got {call.answers} answers to {call}", call.moment)
+        live = watched.live
+        if not settled or live is None or live.conn in self._journal.impaired:
+            return
+        for call in watched.calls:
+            began = starts.get(call)
+            if began is None or began.conn != live.conn or began.returned == NEVER:
+                continue
+            if not call.answers and not call.given_up:
+                yield Violation("answers", f"{watched.name} never got an answer to {call}", began.returned)
+
+    def _judge_disconnect(self, trace: Trace, *, settled: bool, over: bool) -> Iterator[Violation]:
+        journal = self._journal
+        if not journal.has_hook(trace.actor, "on_disconnect"):
+            return
+        ran = [e for e in _begun(journal) if e.what == "on_disconnect" and e.conn == trace.conn]
+        if len(ran) > 1:
+            yield Violation("on_disconnect", f"ran {len(ran)} times for {trace.name}", ran[1].moment)
+        began = next((e.moment for e in journal.entries if e.actor == trace.actor), 0)
+        crashed = any(moment >= began for moment in journal.crashes)
+        if not ran and over and not crashed:
+            yield Violation("on_disconnect", f"never ran for {trace.name}, which has left", journal.now)
+        if ran and trace.ended is None and settled and not over and trace.conn not in journal.impaired:
+            yield Violation("on_disconnect", f"ran for {trace.name}, which is connected", ran[0].moment)
+
+
+def _begun(journal: Journal) -> Iterator[Called]:
+    for moment, entry in enumerate(journal.entries):
+        if isinstance(entry, Called) and entry.moment == moment:
+            yield entry
+
+
+def _judge_turns(journal: Journal) -> Iterator[Violation]:
+    inside: dict[str, Called] = {}
+    for moment, entry in enumerate(journal.entries):
+        if not isinstance(entry, Called) or not entry.serial:
+            continue
+        other = inside.get(entry.actor)
+        if entry.moment == moment:
+            if other is not None:
+                yield Violation("turns", f"{entry} began while {other} was running", moment)
+            inside[entry.actor] = entry
+        elif other is entry:
+            del inside[entry.actor]
+
+
+def _match_calls(journal: Journal, watched: Watched) -> Generator[Violation, None, dict[SentCall, Called]]:
+    """Which calls of a client are which of the actor: they start in the order of sending."""
+    conns = {trace.conn: index for index, trace in enumerate(watched.traces)}
+    begun = [e for e in _begun(journal) if e.what == "action" and e.conn in conns]
+    begun.sort(key=lambda called: conns[cast("str", called.conn)])  # in each connection they stay as they began
+    sent = [
+        call for call in watched.calls if not (call.error and (call.error.group, call.error.code) in _NEVER_STARTED)
+    ]
+    starts: dict[SentCall, Called] = {}
+    position = 0
+    for called in begun:
+        at = next((i for i in range(position, len(sent)) if _is_same(sent[i], called)), None)
+        if at is None:
+            yield _unsent(watched, called, starts, sent)
+            break
+        starts[sent[at]] = called
+        position = at + 1
+    return starts
+
+
+def _is_same(sent: SentCall, called: Called) -> bool:
+    if sent.name != called.name:
+        return False
+    return called.args is None or called.args[: len(sent.args)] == sent.args[: len(called.args)]
+
+
+def _unsent(watched: Watched, called: Called, starts: dict[SentCall, Called], sent: list[SentCall]) -> Violation:
+    before = [call for call in sent if _is_same(call, called)]
+    if not before:
+        return Violation("start order", f"{called} ran for {watched.name}, which had not called it", called.moment)
+    if before[-1] in starts:
+        message = f"{called} ran again for {watched.name}, or after a later call of it"
+    else:
+        later = max(starts.values(), key=lambda other: other.moment)
+        message = f"{called} of {watched.name} began after {later}, which it had sent later"
+    return Violation("start order", message, called.moment)
+
+
+class _TraceJudge:
+    """What arrived at one connection, against what its actor emitted."""
+
+    def __init__(
+        self,
+        trace: Trace,
+        watched: Watched,
+        starts: dict[SentCall, Called],
+        emitted: Sequence[Emitted],
+        settled: Sequence[int],
+        complete: bool,
+    ) -> None:
+        self._trace = trace
+        self._name = trace.name
+        self._emitted = emitted
+        self._complete = complete
+        self._starts = starts
+        self._arrived = trace.arrived
+        self._changes = self._windows(watched, settled)
+        self._by_key: dict[tuple[str, bytes], list[Emitted]] = {}
+        for event in emitted:
+            self._by_key.setdefault((event.event, event.key), []).append(event)
+
+    def violations(self) -> Iterator[Violation]:
+        plain = list(self._look_for_strangers())
+        yield from plain
+        if not plain:
+            yield from self._explain()
+
+    # -- what needs no explanation ------------------------------------------------------------------------------------
+
+    def _look_for_strangers(self) -> Iterator[Violation]:
+        """What arrived though it was never emitted, or not to this connection, or too often, or in the wrong order."""
+        seen: Counter[tuple[str, bytes]] = Counter()
+        latest: Emitted | None = None
+        for arrived in self._arrived:
+            if arrived.event is None or arrived.event == DROPPED:
+                continue
+            key = (arrived.event, arrived.key)
+            same = self._by_key.get(key, [])
+            seen[key] += 1
+            if not same:
+                payload = ", ".join(map(repr, arrived.values))
+                yield self._violation("stray", f"saw {arrived.event} ({payload}), which was never emitted", arrived)
+            elif seen[key] > len(same):
+                often = "twice" if len(same) == 1 else f"{seen[key]} times, and it was emitted {len(same)} times"
+                yield self._violation("once", f"saw {same[-1]} {often}", arrived)
+            elif len(same) == 1:
+                event = same[0]
+                if not self._is_meant(event):
+                    yield self._violation("stray", f"saw {event}, which was not meant for it", arrived)
+                if latest is not None and event.number < latest.number:
+                    yield self._violation("order", f"saw {latest} before {event}", arrived)
+                latest = event
+
+    def _is_meant(self, event: Emitted) -> bool:
+        conn = self._trace.conn
+        return event.only == conn or (event.only is None and (conn in event.to or conn in event.perhaps))
+
+    def _violation(self, rule: str, message: str, at: Arrived | Emitted) -> Violation:
+        return Violation(rule, f"connection {self._name} {message}", at.moment)
+
+    # -- what does ----------------------------------------------------------------------------------------------------
+
+    def _windows(self, watched: Watched, settled: Sequence[int]) -> list[_Change]:
+        conn = self._trace.conn
+        began = [
+            (index, self._starts[sent].moment)
+            for index, sent in enumerate(watched.sent)
+            if isinstance(sent, SentCall) and sent in self._starts and self._starts[sent].conn == conn
+        ]
+        first = watched.traces[0] is not self._trace and self._trace.subscribed_first
+        since = first[0].moment if first else 0
+        until = self._trace.ended if self._trace.ended is not None else NEVER
+        changes = [(-1, subscription) for subscription in self._trace.subscribed_first]
+        changes += [
+            (index, sent)
+            for index, sent in enumerate(watched.sent)
+            if isinstance(sent, Subscription) and since <= sent.moment <= until and self._is_of(watched, sent)
+        ]
+        found: list[_Change] = []
+        for index, subscription in changes:
+            earlier = max((moment + 1 for at, moment in began if at < index), default=0)
+            later = min((moment for at, moment in began if at > index), default=NEVER)
+            calm = min((moment for moment in settled if moment > subscription.moment), default=NEVER)
+            # Where nothing happened since, the settled moment is that of the subscription itself.
+            calm = min([calm, *(moment for moment in settled if moment == subscription.moment and later > moment)])
+            first_moment = max(subscription.moment, earlier)
+            found.append(_Change(subscription, first_moment, max(first_moment, min(later, calm)), later <= calm))
+        return found
+
+    def _is_of(self, watched: Watched, subscription: Subscription) -> bool:
+        """Whether it was sent while this was the connection, and not the one before or after."""
+        at = watched.traces.index(self._trace)
+        following = watched.traces[at + 1].subscribed_first if at + 1 < len(watched.traces) else []
+        return not following or subscription.moment < following[0].moment
+
+    def _explain(self) -> Iterator[Violation]:
+        """Find a course of subscriptions that explains all that arrived and all that did not."""
+        states: set[_State] = {(0, 0, ())}
+        for event in self._emitted:
+            states = {further for state in states for further in self._advance(state, event.moment)}
+            before = states
+            states = set()
+            for state in before:
+                outcome = self._step(state, event)
+                if outcome is None:
+                    return
+                states |= outcome
+            if not states:
+                yield self._diagnose(event, before)
+                return
+        ends = {self._pass_answers(state, NEVER) for state in states}
+        if not any(position == len(self._arrived) and not owed for _, position, owed in ends):
+            _, position, owed = max(ends, key=lambda state: state[1])
+            if position < len(self._arrived):
+                arrived = self._arrived[position]
+                yield self._violation("order", f"saw {arrived.event} where nothing explains it", arrived)
+            elif self._complete:
+                names = ", ".join(f"{count} {event}" for event, count in owed)
+                at = self._arrived[-1]
+                yield self._violation("lost", f"was told that {names} were dropped, and they were not", at)
+
+    def _advance(self, state: _State, moment: int) -> Iterator[_State]:
+        """The states that this one may have become by a moment."""
+        done, position, owed = state
+        while True:
+            if done == len(self._changes) or self._changes[done].last > moment:
+                yield self._pass_answers((done, position, owed), moment)
+            if done == len(self._changes) or self._changes[done].first > moment:
+                return
+            done += 1
+
+    def _pass_answers(self, state: _State, moment: int) -> _State:
+        done, position, owed = state
+        while position < len(self._arrived):
+            arrived = self._arrived[position]
+            if arrived.event == DROPPED:
+                owed = _owe(owed, arrived)
+            elif arrived.event is not None or self._returned(arrived) > moment:
+                break
+            position += 1
+        return done, position, owed
+
+    def _returned(self, arrived: Arrived) -> int:
+        called = None if arrived.call is None else self._starts.get(arrived.call)
+        return -1 if called is None or called.returned == NEVER else called.returned
+
+    def _step(self, state: _State, event: Emitted) -> set[_State] | None:
+        """The states after an event; None where the connection has ended, and all that arrived is explained."""
+        done, position, owed = state
+        found: set[_State] = set()
+        expected = self._expects(done, event)
+        if expected is not True:
+            found.add(state)
+        if expected is not False:
+            if position == len(self._arrived):
+                if not self._complete:
+                    return None
+            else:
+                arrived = self._arrived[position]
+                if arrived.event == event.event and arrived.key == event.key:
+                    found.add((done, position + 1, owed))
+            for name, count in owed:
+                if name == event.event:
+                    rest = dict(owed) | {name: count - 1}
+                    found.add((done, position, tuple(sorted((n, c) for n, c in rest.items() if c))))
+        return found
+
+    def _expects(self, done: int, event: Emitted) -> bool | None:
+        if event.only is not None:
+            return event.only == self._trace.conn
+        if not self._is_meant(event) or not self._is_subscribed(done, event.event):
+            return False
+        return True if self._trace.conn in event.to else None
+
+    def _is_subscribed(self, done: int, name: str) -> bool:
+        changes = (change.subscription for change in reversed(self._changes[:done]))
+        return next((change.wanted for change in changes if change.event == name), False)
+
+    def _diagnose(self, event: Emitted, before: set[_State]) -> Violation:
+        """Why no state is left after an event."""
+        arrived = next((one for one in self._arrived if (one.event, one.key) == (event.event, event.key)), None)
+        expected = any(self._expects(done, event) is not False for done, _, _ in before)
+        if expected and arrived is not None:
+            blocking = min((self._arrived[position] for _, position, _ in before), key=lambda one: one.moment)
+            if blocking.event is None and blocking.call is not None:
+                return self._violation("cause", f"got the answer to {blocking.call} before {event}", arrived)
+            if blocking is not arrived:
+                return self._violation("order", f"saw {blocking.event} before {event}", arrived)
+        if not expected:
+            return self._violation("unsubscribed", f"saw {event.text}, and was not subscribed to it", event)
+        changes = [change for change in self._changes if change.subscription.event == event.event]
+        by_call = [change for change in changes if change.subscription.wanted and change.last <= event.moment]
+        explained = any(one.event == event.event for one in self._arrived if one.moment < event.moment)
+        if event.only is None and by_call and by_call[-1].by_call and not explained:
+            message = f"never saw {event.text}: it had subscribed, and then called an action, before this was emitted"
+            return self._violation("subscribe", message, event)
+        return self._violation("lost", f"never saw {event.text}", event)
+
+
+def _owe(owed: tuple[tuple[str, int], ...], told: Arrived) -> tuple[tuple[str, int], ...]:
+    what = cast("dict[str, object]", told.values[0]) if told.values and isinstance(told.values[0], dict) else {}
+    event, count = what.get("event"), what.get("count")
+    if not isinstance(event, str) or not isinstance(count, int):
+        return owed
+    sums = dict(owed)
+    sums[event] = sums.get(event, 0) + count
+    return tuple(sorted(sums.items()))
