@@ -176,8 +176,8 @@ def test_a_call_can_be_cancelled_at_every_step_and_its_connection_goes_on(
                     else:
                         await room.call(Busy.ask, "other")
                 assert await room.call(Busy.say, "y") == "y"
-                # The cancelled call ran whole, or not at all.
-                assert heard in (["y", "y!"], ["x", "x!", "y", "y!"])
+                # The cancelled call ran not at all, to where its cancellation met it, or whole; never after the next.
+                assert heard in (["y", "y!"], ["x", "y", "y!"], ["x", "x!", "y", "y!"])
                 await room.call(Busy.take_turns)
 
     assert at_every_step(scenario) > 5
@@ -232,6 +232,43 @@ def test_a_servers_connection_can_be_cancelled_at_every_step(
     assert logged(caplog.records) == []
 
 
+def test_a_send_can_be_cancelled_at_every_step_and_no_frame_follows_half_of_one() -> None:
+    """The peer gets the frame and what follows it, what follows alone, or an end instead of one or both."""
+
+    async def scenario(canceller: CancelAfter) -> None:
+        class Sender(Actor):
+            async def on_websocket(self, websocket: WebSocket) -> None:
+                with canceller.armed():
+                    await websocket.send("x" * 100_000)
+                await websocket.send("after")
+
+        seen: list[str] = []
+
+        async def read(stream: trio.abc.Stream) -> None:
+            peer = Peer(stream)
+            try:
+                await peer.open(to("/websocket/", "sender"))
+                while (frame := await peer.frame()).opcode != CLOSE:
+                    seen.append(frame.payload.decode())
+                await peer.send(CLOSE, frame.payload)
+                await peer.ended()
+            except EndOfStream:
+                pass
+            await trio.aclose_forcefully(stream)
+
+        async with open_host(Registry(Sender)) as host, trio.open_nursery() as nursery:
+            ours, theirs = lockstep_stream_pair()
+            nursery.start_soon(read, ours)
+            await serve_stream(host, theirs)
+        whole = "x" * 100_000
+        assert seen in ([], [whole], ["after"], [whole, "after"])
+        outcomes.add(len(seen))
+
+    outcomes: set[int] = set()
+    assert at_every_step(scenario) >= 3
+    assert {0, 2} <= outcomes
+
+
 def test_a_server_can_be_cancelled_at_every_step_of_its_stop(caplog: pytest.LogCaptureFixture) -> None:
     """The nursery that it runs in is cancelled while it serves and stops: nothing hangs."""
 
@@ -258,7 +295,9 @@ async def _serve(host: Any, stream: trio.abc.Stream) -> None:
 
 
 @pytest.mark.parametrize("who", ["client", "server"])
-async def test_over_sockets_either_side_can_be_cancelled_at_any_step(who: str) -> None:
+async def test_over_sockets_either_side_can_be_cancelled_at_any_step(
+    who: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """A sample of the steps: how many there are differs from run to run here."""
     limits = Limits(close_timeout=2.0)
     listening = await trio.open_tcp_listeners(0, host=LOCALHOST)
@@ -289,6 +328,7 @@ async def test_over_sockets_either_side_can_be_cancelled_at_any_step(who: str) -
             assert trio.lowlevel.current_statistics().tasks_living == before
             completed = not canceller.fired
             step = step + 1 + step // 3
+    assert logged(caplog.records) == []
 
 
 async def _start_server(port: int, limits: Limits, *, task_status: trio.TaskStatus[Any]) -> None:

@@ -34,7 +34,7 @@ from tests.faults.support import (
 )
 from trivet import Limits
 
-LIMITS = Limits(incoming_message=4096, raw_message=8192, close_timeout=1.0)
+LIMITS = Limits(incoming_message=4096, raw_message=8192, close_timeout=0.3)
 IMPATIENT = Limits(http_header_timeout=0.5, http_body_timeout=0.5)
 """Times that a test can wait for on real sockets."""
 
