@@ -20,9 +20,6 @@ from trivet.testing.recording import (
     journal_of,
 )
 
-DROPPED: Final = "trivet.dropped"
-"""The event by which a client is told that others were dropped for it: {event, count}."""
-
 RULES: Final = {
     "order": "a connection sees its events in the order in which the actor emitted them",
     "once": "each at most once",
@@ -254,7 +251,7 @@ class _TraceJudge:
         seen: Counter[tuple[str, bytes]] = Counter()
         latest: Emitted | None = None
         for arrived in self._arrived:
-            if arrived.event is None or arrived.event == DROPPED:
+            if arrived.event is None:
                 continue
             key = (arrived.event, arrived.key)
             same = self._by_key.get(key, [])
@@ -289,14 +286,11 @@ class _TraceJudge:
             for index, sent in enumerate(watched.sent)
             if isinstance(sent, SentCall) and sent in self._starts and self._starts[sent].conn == conn
         ]
-        first = watched.traces[0] is not self._trace and self._trace.subscribed_first
-        since = first[0].moment if first else 0
-        until = self._trace.ended if self._trace.ended is not None else NEVER
-        changes = [(-1, subscription) for subscription in self._trace.subscribed_first]
+        changes = [(-1, sub) for sub in self._trace.subscribed_first if not sub.refused]
         changes += [
             (index, sent)
             for index, sent in enumerate(watched.sent)
-            if isinstance(sent, Subscription) and since <= sent.moment <= until and self._is_of(watched, sent)
+            if isinstance(sent, Subscription) and not sent.refused and sent.trace is self._trace
         ]
         found: list[_Change] = []
         for index, subscription in changes:
@@ -308,12 +302,6 @@ class _TraceJudge:
             first_moment = max(subscription.moment, earlier)
             found.append(_Change(subscription, first_moment, max(first_moment, min(later, calm)), later <= calm))
         return found
-
-    def _is_of(self, watched: Watched, subscription: Subscription) -> bool:
-        """Whether it was sent while this was the connection, and not the one before or after."""
-        at = watched.traces.index(self._trace)
-        following = watched.traces[at + 1].subscribed_first if at + 1 < len(watched.traces) else []
-        return not following or subscription.moment < following[0].moment
 
     def _explain(self) -> Iterator[Violation]:
         """Find a course of subscriptions that explains all that arrived and all that did not."""
@@ -355,8 +343,8 @@ class _TraceJudge:
         done, position, owed = state
         while position < len(self._arrived):
             arrived = self._arrived[position]
-            if arrived.event == DROPPED:
-                owed = _owe(owed, arrived)
+            if arrived.dropped is not None:
+                owed = _owe(owed, *arrived.dropped)
             elif arrived.event is not None or self._returned(arrived) > moment:
                 break
             position += 1
@@ -419,11 +407,7 @@ class _TraceJudge:
         return self._violation("lost", f"never saw {event.text}", event)
 
 
-def _owe(owed: tuple[tuple[str, int], ...], told: Arrived) -> tuple[tuple[str, int], ...]:
-    what = cast("dict[str, object]", told.values[0]) if told.values and isinstance(told.values[0], dict) else {}
-    event, count = what.get("event"), what.get("count")
-    if not isinstance(event, str) or not isinstance(count, int):
-        return owed
+def _owe(owed: tuple[tuple[str, int], ...], event: str, count: int) -> tuple[tuple[str, int], ...]:
     sums = dict(owed)
     sums[event] = sums.get(event, 0) + count
     return tuple(sorted(sums.items()))

@@ -7,7 +7,7 @@ functions of its definition, a connection's calls and listeners.
 
 import copy
 import types
-from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Hashable, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Final, Literal, TypeAlias, cast
@@ -15,10 +15,12 @@ from typing import Any, Final, Literal, TypeAlias, cast
 import attrs
 
 from trivet.actor import Actor
+from trivet.client.calls import Pending, PendingCall
 from trivet.client.connection import Connection, Status
 from trivet.client.ending import Closed
+from trivet.client.listeners import Listener, Missing
 from trivet.definition import ActionDefinition, ActorDefinition, EventDefinition
-from trivet.errors import ActorError, TrivetError
+from trivet.errors import ActorError, Dropped, TrivetError
 from trivet.protocol.codec import Codec, codec_for
 from trivet.protocol.messages import ActionRequest
 from trivet.protocol.messages import Event as EventMessage
@@ -122,17 +124,20 @@ class Subscription:
     moment: int
     event: str
     wanted: bool
+    trace: "Trace | None" = None
+    refused: bool = False
 
 
 @attrs.define(eq=False)
 class Arrived:
-    """An event or an answer, in the order of arrival."""
+    """An event, an answer, or the news that events of a name were dropped, in the order of arrival."""
 
     moment: int
     event: str | None
     values: Sequence[Value] = ()
     key: bytes = b""
     call: SentCall | None = None
+    dropped: tuple[str, int] | None = None
 
 
 @attrs.define(eq=False)
@@ -323,16 +328,20 @@ class Journal:
         self.watched.append(watched)
         calls, listeners, codec = connection._calls, connection._listeners, connection._codec
         send, answer, dispatch, subscribe = calls.send, calls.answer, listeners.dispatch, listeners._subscribe
+        mark, refuse = listeners.mark, listeners.refuse
         sent_calls: dict[int, SentCall] = {}
 
-        async def recorded_send(call_id: int, payload: bytes, *rest: Any) -> Value:
-            request = cast("ActionRequest", codec.decode_to_server(payload))
+        async def recorded_send(key: Hashable, pending: Pending, ended: Callable[[], Exception | None]) -> Value:
+            if not isinstance(pending, PendingCall):
+                return await send(key, pending, ended)
+            call_id = pending.id
+            request = cast("ActionRequest", codec.decode_to_server(pending.payload))
             sent = SentCall(self.now, call_id, request.name, tuple(value_key([arg]) for arg in request.args))
             watched.sent.append(sent)
             sent_calls[call_id] = sent
             watched.waiting += 1
             try:
-                return await send(call_id, payload, *rest)
+                return await send(key, pending, ended)
             except ActorError as error:
                 sent.error = error
                 raise
@@ -346,12 +355,12 @@ class Journal:
             trace = watched.live if watched.connected else None
             (watched.early if trace is None else trace.arrived).append(arrived)
 
-        def recorded_answer(call_id: int, *args: Any, **kwargs: Any) -> bool:
-            sent = sent_calls.get(call_id)
+        def recorded_answer(key: Hashable, *args: Any, **kwargs: Any) -> bool:
+            sent = sent_calls.get(key) if isinstance(key, int) else None
             if sent is not None:
                 sent.answers += 1
                 arrive(Arrived(self.now, None, call=sent))
-            return answer(call_id, *args, **kwargs)
+            return answer(key, *args, **kwargs)
 
         def recorded_dispatch(name: str, payload: Sequence[Value]) -> None:
             arrive(Arrived(self.now, name, payload, value_key(payload)))
@@ -359,8 +368,21 @@ class Journal:
 
         def recorded_subscribe(name: str, wanted: bool) -> None:
             subscribe(name, wanted)
-            if watched.connected:
-                watched.sent.append(Subscription(self.now, name, wanted))
+            if watched.traces:  # without a transport it is sent on the next, or is among the first of a new session
+                watched.sent.append(Subscription(self.now, name, wanted, watched.traces[-1]))
+
+        def recorded_mark(marked: Sequence[Listener], reason: Missing) -> bool:
+            if isinstance(reason, Dropped):
+                arrive(Arrived(self.now, None, dropped=(reason.event, reason.count)))
+            return mark(marked, reason)
+
+        def recorded_refuse(name: str, error: ActorError) -> None:
+            asked = [*(watched.traces[-1].subscribed_first if watched.traces else ()), *watched.sent]
+            for sent in reversed(asked):
+                if isinstance(sent, Subscription) and sent.wanted and sent.event == name:
+                    sent.refused = True
+                    break
+            refuse(name, error)
 
         def status_changed(status: Status) -> None:
             watched.connected = status == "connected"
@@ -370,7 +392,10 @@ class Journal:
                 assert conn_id is not None
                 assert actor_id is not None
                 if trace is None or trace.conn != conn_id:
-                    first = [Subscription(self.now, name, True) for name in listeners.names]
+                    first = [
+                        Subscription(self.now, name, True)
+                        for name in dict.fromkeys(one.event.name for one in listeners.all())
+                    ]
                     trace = Trace(watched.name, conn_id, actor_id, first)
                     watched.traces.append(trace)
                 trace.ended = None
@@ -387,6 +412,7 @@ class Journal:
         patched: Any = connection
         patched._calls.send, patched._calls.answer = recorded_send, recorded_answer
         patched._listeners.dispatch, patched._listeners._subscribe = recorded_dispatch, recorded_subscribe
+        patched._listeners.mark, patched._listeners.refuse = recorded_mark, recorded_refuse
         connection.on_status_change(status_changed)
         connection.on_close(closed)
         return watched
