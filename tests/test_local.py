@@ -285,3 +285,65 @@ async def test_frames_pass_a_pipe_in_any_portions() -> None:
     assert got == [*((0, payload) for payload in payloads), (1, b"\x03\xe8bye")]
     pipe.abort()
     assert await pipe.receive() is None
+
+
+class Guarded(Actor[dict[str, int]]):
+    changed = Event(int)
+    secret = Event(int, can_subscribe=lambda actor, conn: False)
+
+    def create_state(self, input: object) -> dict[str, int]:
+        return {"n": 0}
+
+    @action
+    def add(self) -> int:
+        self.state["n"] += 1
+        self.broadcast(self.changed, self.state["n"])
+        return self.state["n"]
+
+    @action
+    def total(self) -> int:
+        return self.state["n"]
+
+    @action
+    def connections(self) -> int:
+        return sum(conn.kind == "events" for conn in self.conns.values())
+
+    @action(concurrent=True)
+    async def forever(self) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            self.add()
+
+
+async def test_a_local_connection_is_answered_like_a_remote_one(autojump_clock: MockClock) -> None:
+    async with open_local(Registry(Guarded)) as client, client.get_or_create(Guarded).connect() as room:
+        with pytest.raises(ActorError, match="forbidden"):
+            async with room.events(Guarded.secret):
+                pytest.fail("not reached")
+        await room.call(Guarded.add)
+        async with room.snapshot(Guarded.changed, Guarded.total) as (total, changes):
+            assert total == 1
+            with trio.move_on_after(3) as scope:  # it runs, and is cancelled there too
+                await room.call(Guarded.forever)
+            assert scope.cancelled_caught
+            assert await anext(changes) == 2
+            await room.sync()
+
+
+async def test_a_local_connection_that_is_cancelled_leaves_at_once(autojump_clock: MockClock) -> None:
+    async with open_local(Registry(Guarded)) as client, trio.open_nursery() as nursery:
+        guarded = client.get_or_create(Guarded)
+        scope = trio.CancelScope()
+
+        async def stay(task_status: trio.TaskStatus[None]) -> None:
+            with scope:
+                async with guarded.connect():
+                    task_status.started()
+                    await trio.sleep_forever()
+
+        await nursery.start(stay)
+        assert await guarded.call(Guarded.connections) == 1
+        scope.cancel()
+        await trio.testing.wait_all_tasks_blocked()
+        assert await guarded.call(Guarded.connections) == 0

@@ -91,3 +91,15 @@ async def check_events(room: Connection[ChatRoom]) -> None:
     async with room.events(ChatRoom.message_sent) as stream:
         async for message in stream:
             assert_type(message, Message)
+
+
+async def check_snapshots(room: Connection[ChatRoom]) -> None:
+    async with room.snapshot(ChatRoom.message_sent, ChatRoom.count) as (count, stream):
+        assert_type(count, int)
+        assert_type(stream, EventStream[Message])
+    async with room.snapshot(ChatRoom.moved, ChatRoom.add, 1, b=2) as (total, moves):
+        assert_type(total, int)
+        assert_type(moves, EventStream[tuple[int, str]])
+    async with room.snapshot("anything", "any_action", 1) as (_, anything):
+        assert_type(anything, EventStream[Any])
+    room.on(ChatRoom.message_sent, print, on_gap=lambda missing: print(missing))
