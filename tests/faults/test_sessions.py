@@ -28,11 +28,13 @@ class Ticker(Actor):
 
     def __init__(self) -> None:
         self.left: list[str] = []
+        self.somebody_left = trio.Event()
         self.next = 0
 
     def on_disconnect(self, conn: Conn) -> None:
         if conn.kind == "events":
             self.left.append(conn.id)
+            self.somebody_left.set()
 
     @action(concurrent=True)
     async def run_for(self, seconds: float) -> int:
@@ -49,8 +51,9 @@ class Ticker(Actor):
     def number(self, n: int) -> int:
         return n
 
-    @action
-    def who_left(self) -> list[str]:
+    @action(concurrent=True)
+    async def wait_until_left(self) -> list[str]:
+        await self.somebody_left.wait()
         return self.left
 
 
@@ -174,8 +177,7 @@ async def test_a_killed_client_is_gone_after_the_window_and_on_disconnect_has_ru
                 assert len(server.host.sessions) == 1
                 process.send_signal(signal.SIGKILL)
                 await process.wait()
-                while not (left := await ticker.call(Ticker.who_left)):
-                    await trio.sleep(0.05)
+                left = await ticker.call(Ticker.wait_until_left)
                 assert left == [conn_id]
                 assert server.host.sessions == {}
                 assert server.host.statistics().connections == 0

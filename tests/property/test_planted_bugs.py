@@ -22,7 +22,7 @@ from trivet.runtime.connection import Conn
 from trivet.runtime.emit import Emitter
 from trivet.runtime.instance import Instance
 from trivet.runtime.outbox import Outbox
-from trivet.runtime.session import Session
+from trivet.runtime.session import Incoming, Session
 
 SEARCH = settings(
     max_examples=150,
@@ -72,8 +72,8 @@ def double_event(self: Outbox, frame: bytes) -> bool:
     return put(self, frame)
 
 
-def answer_first(self: Session, action_id: int, output: Any) -> None:
-    answer(self, action_id, output)
+def answer_first(self: Session, job: ActionJob, output: Any) -> None:
+    answer(self, job, output)
     if not self.ended:
         swap_last_two(self.outbox)
 
@@ -96,18 +96,18 @@ def overtake(self: Session, message: ToServer, **kwargs: Any) -> None:
     if isinstance(message, ActionRequest) and self._posted and not (self._incoming or self._starting or self.ended):
         action = self.instance.definition.actions[message.name]
         if action.concurrent:
-            self._unanswered += 1
-            self.instance.start_concurrent(ActionJob(self, message, action, ()))
+            self._charge(1, 1)
+            self.instance.start_concurrent(ActionJob(self, message, action, (), 1))
             return
     receive(self, message, **kwargs)
 
 
-def take_no_turn(self: Session, message: ActionRequest, action: Any, chain: Any) -> None:
+def take_no_turn(self: Session, incoming: Incoming, message: ActionRequest, action: Any) -> None:
     if action is None or self._posted or self._incoming:
-        post(self, message, action, chain)
+        post(self, incoming, message, action)
     else:
-        self._starting = True
-        self.instance.start_concurrent(ActionJob(self, message, action, chain))
+        self._posted += 1
+        self.instance.start_concurrent(ActionJob(self, message, action, incoming.chain, incoming.size))
 
 
 def disconnect_twice(self: Instance, conn: Conn[Any, Any]) -> None:
@@ -124,9 +124,9 @@ def exclude_nobody(exclude: object) -> set[str]:
     return set()
 
 
-def forget_the_call(self: Session, action_id: int, output: Any) -> None:
+def forget_the_call(self: Session, job: ActionJob, output: Any) -> None:
     if len(self.subscriptions) == 0:
-        answer(self, action_id, output)
+        answer(self, job, output)
 
 
 PLANTS = [

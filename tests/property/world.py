@@ -195,6 +195,9 @@ class MemoryFormat:
     def frame(self, payload: bytes) -> bytes:
         return _HEADER.pack(MESSAGE, len(payload)) + payload
 
+    def extension_frame(self, payload: bytes) -> bytes:
+        raise AssertionError("these clients speak RivetKit's protocol alone")
+
     def close_frame(self, code: int, reason: str) -> bytes:
         return _HEADER.pack(CLOSE, 2 + len(reason)) + code.to_bytes(2) + reason.encode()
 

@@ -273,8 +273,11 @@ async def test_a_new_transport_replaces_one_that_is_still_there() -> None:
 async def test_a_claim_to_messages_that_were_not_sent_is_refused(received: int) -> None:
     async with room() as (_, client):
         client.take()
+        assert not client.session.resume(FakeTransport(), FORMAT, received)
+        assert client.session.conn.attached
         await client.lose()
         assert not client.session.resume(FakeTransport(), FORMAT, received)
+        assert client.session._expiry is not None
 
 
 async def test_messages_are_acknowledged_after_some_and_after_a_while(autojump_clock: trio.abc.Clock) -> None:

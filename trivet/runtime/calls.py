@@ -70,7 +70,10 @@ async def perform(
             finally:
                 if in_turn and not action.readonly and instance.definition.watches_state:
                     await instance.report_state_change()
-            output = action.signature.dump_result(result)
+            try:
+                output = action.signature.dump_result(result)
+            except ValidationError as error:
+                raise error.prefixed(f"the result of {action.attribute}") from None
             if "on_before_action_response" in instance.definition.hooks:
                 output = await _before_response(instance, action, bound.args, result, output)
             return output

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 @attrs.frozen
 class BroadcastResult:
-    """What became of an event: how many `recipients` it went to; of these, how many made an event give way for it or
-    did not get it (`dropped`, by its overflow policy), and how many were ended for their slowness (`disconnected`).
+    """What became of an event: how many `recipients` it went to, how many events gave way for it or were left out by
+    their overflow policy (`dropped`), and how many of the recipients ended at once for their slowness (`disconnected`;
+    mostly they are judged after the flush, and so later).
     """
 
     recipients: int = 0

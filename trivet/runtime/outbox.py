@@ -129,6 +129,7 @@ class Outbox(SendChannel[bytes]):
         "_droppable",
         "_dropped",
         "_dropped_frame",
+        "_ever_sent",
         "_flusher",
         "_head_sent",
         "_in_flight",
@@ -197,6 +198,7 @@ class Outbox(SendChannel[bytes]):
         self._unacknowledged_bytes = 0
         self._acknowledged = 0
         self._claimed = 0
+        self._ever_sent = 0
 
     # -- in -----------------------------------------------------------------------------------------------------------
 
@@ -354,6 +356,7 @@ class Outbox(SendChannel[bytes]):
     def detach(self) -> None:
         """Go on without a transport. What was sent and not acknowledged is queued again, in its place."""
         transport, self._transport = self._transport, None
+        self._ever_sent = self._most_received()
         self._cancel_slow_timer()
         unsent = [frame for frame in self._queue if not isinstance(frame, Control)]
         self._queue = deque([*self._unacknowledged, *unsent])
@@ -368,12 +371,12 @@ class Outbox(SendChannel[bytes]):
 
     def attach(self, transport: Transport, received: int) -> bool:
         """Go on with another transport, after the `received` first counted frames. False when that cannot be."""
+        most = self._ever_sent if self._transport is None else self._most_received()
+        if self._closing or not self._acknowledged <= received <= most:
+            return False
         if self._transport is not None:
             self.detach()
-        missing = received - self._acknowledged
-        if self._closing or not 0 <= missing <= len(self._queue):
-            return False
-        for _ in range(missing):
+        for _ in range(received - self._acknowledged):
             frame = self._queue.popleft()
             self._queued_bytes -= len(frame)
             self._droppable -= frame.__class__ is Droppable
@@ -384,15 +387,16 @@ class Outbox(SendChannel[bytes]):
 
     def acknowledge(self, received: int) -> bool:
         """The client has so many counted frames in all. False when it cannot have."""
-        if received < self._acknowledged:
-            return False
-        # It may have frames already of a send that has not returned.
-        on_their_way = sum(frame.__class__ is not Control for frame in self._begun()) if self._in_flight else 0
-        if received > self._acknowledged + len(self._unacknowledged) + on_their_way:
+        if not self._acknowledged <= received <= self._most_received():
             return False
         self._claimed = received
         self._forget_claimed()
         return True
+
+    def _most_received(self) -> int:
+        """How many counted frames the client can have: also those of a send that has not returned."""
+        on_their_way = sum(frame.__class__ is not Control for frame in self._begun())
+        return self._acknowledged + len(self._unacknowledged) + on_their_way
 
     def _forget_claimed(self) -> None:
         while self._acknowledged < self._claimed and self._unacknowledged:
