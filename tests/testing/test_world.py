@@ -1,5 +1,6 @@
 """A world holds real clients and servers, in virtual time or over sockets, and its network fails as it is told."""
 
+import subprocess
 import sys
 from collections.abc import Callable
 
@@ -52,7 +53,7 @@ def test_a_broken_link_is_noticed_at_once_and_the_client_comes_back(real: bool) 
             client = await world.client()
             async with client.get_or_create(Counter, "a").connect() as connection:
                 back = trio.Event()
-                connection.on_close(lambda closed: connection.on_open(back.set) and None)
+                connection.on_open(back.set)
                 client.link.break_()
                 await back.wait()
                 assert await connection.call(Counter.increment) == 1
@@ -204,7 +205,13 @@ async def test_a_stream_keeps_trios_contract(autojump_clock: trio.testing.MockCl
 
 
 def test_importing_trivet_or_its_world_needs_no_hypothesis_and_no_pytest() -> None:
-    import subprocess
-
     code = "import sys, trivet, trivet.testing; assert not {'hypothesis', 'pytest'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+async def test_the_fixture_makes_worlds_in_virtual_time(world: type[World]) -> None:
+    began = trio.current_time()
+    async with world(REGISTRY) as actors:
+        client = await actors.client()
+        await client.get_or_create(Counter, "a").call(Counter.wait, 50.0)
+    assert trio.current_time() - began >= 50

@@ -323,7 +323,7 @@ class _TraceJudge:
             _, position, owed = max(ends, key=lambda state: state[1])
             if position < len(self._arrived):
                 arrived = self._arrived[position]
-                yield self._violation("order", f"saw {arrived.event} where nothing explains it", arrived)
+                yield self._unsubscribed(arrived)
             elif self._complete:
                 names = ", ".join(f"{count} {event}" for event, count in owed)
                 at = self._arrived[-1]
@@ -386,6 +386,10 @@ class _TraceJudge:
         changes = (change.subscription for change in reversed(self._changes[:done]))
         return next((change.wanted for change in changes if change.event == name), False)
 
+    def _unsubscribed(self, arrived: Arrived) -> Violation:
+        event = self._by_key[arrived.event or "", arrived.key][0]
+        return self._violation("unsubscribed", f"saw {event.text}, and was not subscribed to it", arrived)
+
     def _diagnose(self, event: Emitted, before: set[_State]) -> Violation:
         """Why no state is left after an event."""
         arrived = next((one for one in self._arrived if (one.event, one.key) == (event.event, event.key)), None)
@@ -395,12 +399,16 @@ class _TraceJudge:
             if blocking.event is None and blocking.call is not None:
                 return self._violation("cause", f"got the answer to {blocking.call} before {event}", arrived)
             if blocking is not arrived:
-                return self._violation("order", f"saw {blocking.event} before {event}", arrived)
+                earlier = self._by_key.get((blocking.event or "", blocking.key), [event])
+                if earlier[0].number < event.number:
+                    return self._unsubscribed(blocking)
+                return self._violation("order", f"saw {earlier[0]} before {event}", arrived)
         if not expected:
             return self._violation("unsubscribed", f"saw {event.text}, and was not subscribed to it", event)
         changes = [change for change in self._changes if change.subscription.event == event.event]
         by_call = [change for change in changes if change.subscription.wanted and change.last <= event.moment]
-        explained = any(one.event == event.event for one in self._arrived if one.moment < event.moment)
+        keys = {one.key for one in self._emitted if one.event == event.event and one.number < event.number}
+        explained = any(one.event == event.event and one.key in keys for one in self._arrived)
         if event.only is None and by_call and by_call[-1].by_call and not explained:
             message = f"never saw {event.text}: it had subscribed, and then called an action, before this was emitted"
             return self._violation("subscribe", message, event)

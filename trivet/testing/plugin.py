@@ -11,14 +11,19 @@ from trivet.testing.world import World, real_by_default
 
 
 @pytest.fixture
-def world(request: pytest.FixtureRequest) -> type[World]:
+def world() -> type[World]:
     """Makes worlds for an async test, which then runs in virtual time: `async with world(registry) as actors`.
 
     With TRIVET_TESTING_REAL=1 in the environment the test runs in real time, over sockets.
     """
-    if not real_by_default():
-        request.node.add_marker(pytest.mark.trio(run=_run_in_virtual_time))
     return World
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Give the tests that use `world` a clock that jumps."""
+    if "world" in getattr(item, "fixturenames", ()) and not real_by_default():
+        # The first marker with a `run` counts.
+        item.add_marker(pytest.mark.trio(run=_run_in_virtual_time), append=False)
 
 
 def _run_in_virtual_time(

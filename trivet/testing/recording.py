@@ -423,7 +423,8 @@ def _stuck(watched: Watched) -> bool:
 
 
 def _excluded(exclude: Any) -> tuple[Any, ...]:
-    return (exclude,) if isinstance(exclude, (Conn, str)) else tuple(exclude)
+    one: bool = isinstance(exclude, (Conn, str))
+    return (exclude,) if one else tuple(exclude)
 
 
 def _checked(instance: Instance, event: Any, args: Sequence[object]) -> tuple[str, Sequence[Value]]:
@@ -536,13 +537,13 @@ async def _run(journal: Journal, called: Called, body: Callable[[], Any]) -> Any
 
 
 def _observed_event(event: EventDefinition, journal: Journal) -> EventDefinition:
-    hook = event.subscribe_hook
+    hook: Callable[[Any, Any], Any] | None = event.subscribe_hook
     if hook is None:
         return event
 
     async def observed(actor: Any, conn: Any) -> Any:
         with journal.busy():
-            allowed = hook(actor, conn)
+            allowed: Any = hook(actor, conn)
             return await allowed if hasattr(allowed, "__await__") else allowed
 
     return attrs.evolve(event, subscribe_hook=observed)

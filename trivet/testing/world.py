@@ -166,9 +166,10 @@ class World:
                     else:
                         self._listener = _Listener()
                         start = partial(serve, self._registry, listeners=[self._listener], limits=self.limits)
-                    self._server = await nursery.start(start)
+                    server: Server = await nursery.start(start)
+                    self._server = server
                     if self.real:
-                        self._port = self._server.port
+                        self._port = server.port
                     task_status.started()
         finally:
             self._server = self._listener = None
