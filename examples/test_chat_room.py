@@ -7,8 +7,6 @@ room, its server and its clients, and its checker verifies the delivery contract
 people do, and what is true of a chat room in particular.
 """
 
-from functools import partial
-
 import pytest
 import trio
 from hypothesis import HealthCheck, Phase, settings
@@ -85,7 +83,10 @@ class ChatMachine(TrioMachine):
     async def write_at_once(self, person: Person, texts: list[str]) -> None:
         async with trio.open_nursery() as nursery:
             for text in texts:
-                nursery.start_soon(partial(person.room.call, ChatRoom.send_message, "someone", text))
+                nursery.start_soon(self.say, person, text)
+
+    async def say(self, person: Person, text: str) -> None:
+        await person.room.call(ChatRoom.send_message, "someone", text)
 
     @rule(person=people, seconds=st.sampled_from([0.0, 0.5]))
     async def change_network(self, person: Person, seconds: float) -> None:

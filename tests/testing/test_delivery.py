@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Any
 
 import pytest
@@ -45,6 +44,10 @@ async def subscribed(connection: Connection[Counter]) -> Callable[[], None]:
     return unsubscribe
 
 
+async def say(connection: Connection[Counter], text: str) -> None:
+    await connection.call(Counter.say, text)
+
+
 async def test_what_is_right_passes(autojump_clock: trio.testing.MockClock) -> None:
     async with two_in_a_world() as (world, checker, ann, bob):
         unsubscribe = await subscribed(ann)
@@ -55,7 +58,7 @@ async def test_what_is_right_passes(autojump_clock: trio.testing.MockClock) -> N
         world.links[0].delay(1)
         async with trio.open_nursery() as nursery:
             for text in ("same", "same", "other"):
-                nursery.start_soon(partial(ann.call, Counter.say, text))
+                nursery.start_soon(say, ann, text)
         unsubscribe()
         await bob.call(Counter.increment)
         with pytest.raises(Exception, match="no"):

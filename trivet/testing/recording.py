@@ -423,8 +423,7 @@ def _stuck(watched: Watched) -> bool:
 
 
 def _excluded(exclude: Any) -> tuple[Any, ...]:
-    one: bool = isinstance(exclude, (Conn, str))
-    return (exclude,) if one else tuple(exclude)
+    return tuple([exclude] if isinstance(exclude, (Conn, str)) else cast("Iterable[Any]", exclude))
 
 
 def _checked(instance: Instance, event: Any, args: Sequence[object]) -> tuple[str, Sequence[Value]]:
