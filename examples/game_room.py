@@ -65,7 +65,8 @@ class GameRoom(Actor[GameState, Player, PlayerParams]):
             self.state.positions[conn.state.player_id] = Position(0, 0)
 
     def on_disconnect(self, conn: Conn[Player, PlayerParams]) -> None:
-        if conn.kind == "events" and self.state.positions.pop(conn.state.player_id, None):
+        if conn.kind == "events" and conn.state.player_id in self.state.positions:
+            del self.state.positions[conn.state.player_id]
             self.broadcast(self.player_left, conn.state.player_id)
 
     @action

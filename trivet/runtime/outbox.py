@@ -418,7 +418,8 @@ class Outbox(SendChannel[bytes]):
             if frame.__class__ is not Control:
                 self._unacknowledged.append(frame)
                 self._unacknowledged_bytes += len(frame)
-        self._forget_claimed()
+        if self._claimed > self._acknowledged:
+            self._forget_claimed()
 
     # -- ends ---------------------------------------------------------------------------------------------------------
 
@@ -498,17 +499,30 @@ class Outbox(SendChannel[bytes]):
             self._note_backlog()
             self._judge()
             return
-        if not self._queue:
+        queue = self._queue
+        if not queue:
             return
         try:
-            while self._queue:
+            if not self._head_sent and self._queued_bytes <= _CHUNK:
+                # Nearly every flush: one send that takes it all.
+                taken = transport.send_nowait(b"".join(queue) if len(queue) > 1 else queue[0])
+                all_taken = taken == self._queued_bytes
+                self._consume(taken)
+                if all_taken and not self._closing:
+                    if self.backlog or len(self._unacknowledged) > self._soft_messages:
+                        self._note_backlog()
+                        self._judge()
+                    return
+                if not all_taken:
+                    self._writing = True
+                    self._scope.start_soon(self._write, transport)
+            while self._queue and not self._writing:
                 data = self._chunk()
                 taken = transport.send_nowait(data)
                 self._consume(taken)
                 if taken < len(data):
                     self._writing = True
                     self._scope.start_soon(self._write, transport)
-                    break
         except trio.BrokenResourceError:
             self._broken(transport)
             return
@@ -525,7 +539,7 @@ class Outbox(SendChannel[bytes]):
     def _chunk(self) -> bytes:
         queue = self._queue
         if self._queued_bytes <= _CHUNK:
-            data = b"".join(queue) if len(queue) > 1 else bytes(queue[0])
+            data = b"".join(queue) if len(queue) > 1 else queue[0]
             return data[self._head_sent :] if self._head_sent else data
         frames: list[bytes] = []
         size = 0
