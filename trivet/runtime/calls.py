@@ -125,7 +125,7 @@ async def _before_response(
     return output if changed is result else instance.definition.dump_any(changed)
 
 
-class Call:
+class Call(ABC):
     """A call that may wait for the turn on behalf of turns that its caller holds."""
 
     __slots__ = ("_chain", "_instance", "_waiting", "action", "cancelled", "deadline", "scope")
@@ -148,9 +148,9 @@ class Call:
         if self.scope is not None:
             self.scope.cancel()
 
+    @abstractmethod
     def fail(self, error: PublicError) -> None:
         """Answer with an error, unless there is an answer."""
-        raise NotImplementedError
 
     def wait_for_turn(self) -> None:
         """Note that whoever made this call waits for the turn. Raises PublicError `actor.deadlock`."""
