@@ -1,5 +1,6 @@
 """Calls of actions, and the other jobs that an actor's inbox holds."""
 
+from abc import ABC, abstractmethod
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
