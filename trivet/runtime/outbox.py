@@ -355,8 +355,9 @@ class Outbox(SendChannel[bytes]):
 
     def detach(self) -> None:
         """Go on without a transport. What was sent and not acknowledged is queued again, in its place."""
-        transport, self._transport = self._transport, None
         self._ever_sent = self._most_received()
+        transport, self._transport = self._transport, None
+        self._writing = False  # who writes to the old transport finds that it is no longer the one
         self._cancel_slow_timer()
         unsent = [frame for frame in self._queue if not isinstance(frame, Control)]
         self._queue = deque([*self._unacknowledged, *unsent])
@@ -587,7 +588,7 @@ class Outbox(SendChannel[bytes]):
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._broken(transport)
         finally:
-            if transport is self._transport or self._transport is None:
+            if transport is self._transport:
                 self._writing = False
         if self._closing and not self._queue and transport is self._transport:
             self._finished(transport)
