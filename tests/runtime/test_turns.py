@@ -285,3 +285,17 @@ async def test_a_stop_waits_for_concurrent_actions_too() -> None:
         await settled()
         assert peer.answer(running) == "a"
         assert peer.closed_with == "1001 ws.going_away"
+
+
+async def test_a_concurrent_action_that_is_refused_does_not_hold_up_what_is_behind_it() -> None:
+    async with worker(Limits(inbox=2)) as (_, instance), connected(instance) as one, connected(instance) as two:
+        for name in ("a", "b"):
+            one.act("parallel", name)
+        await settled()
+        refused = two.act("parallel", "c")
+        behind = two.act("instant", "d")
+        await settled()
+        assert two.answer(refused).code == "overloaded"
+        assert two.answer(behind) == "d"
+        for name in ("a", "b"):
+            actor_of(instance, Worker).gate(name).set()

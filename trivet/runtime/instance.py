@@ -300,14 +300,16 @@ class Instance:
         self.post(job)
         self._waiting_calls += 1
 
-    def start_concurrent(self, job: ActionJob | StatelessJob) -> None:
-        """Run a call outside the turn, in a task of the actor."""
+    def start_concurrent(self, job: ActionJob | StatelessJob) -> bool:
+        """Run a call outside the turn, in a task of the actor. False when it is refused, and answered so."""
         if self._outside is None or self.stopping:
             job.fail(answers.stopping())
-        elif self._calls_outside >= self.host.limits.inbox:
+            return False
+        if self._calls_outside >= self.host.limits.inbox:
             job.fail(answers.overloaded("Too many calls run on this actor"))
-        else:
-            self.run_outside(self._run_concurrently, job)
+            return False
+        self.run_outside(self._run_concurrently, job)
+        return True
 
     async def _run_concurrently(self, job: ActionJob | StatelessJob) -> None:
         try:

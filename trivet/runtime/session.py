@@ -374,9 +374,10 @@ class Session:
                     if self._posted:
                         return
                     self._incoming.popleft()
-                    self._starting = True
-                    self.instance.start_concurrent(self._job(incoming, message, action))
-                    return
+                    self._starting = self.instance.start_concurrent(self._job(incoming, message, action))
+                    if self._starting:
+                        return
+                    continue  # it is answered; what is behind it goes on
                 self._incoming.popleft()
                 self._post(incoming, message, action)
             else:
