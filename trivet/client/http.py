@@ -1,5 +1,6 @@
 """HTTP requests of a client, over httpcore."""
 
+import math
 import ssl
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Self, cast
@@ -58,6 +59,10 @@ class _Body:
         return body
 
 
+# Taking a new connection into use waits for nothing; were that to change, a cancellation would not wait longer.
+_SHIELDED_AT_MOST: Final = 1.0
+
+
 class _Progress:
     """Follows one request through httpcore.
 
@@ -72,8 +77,10 @@ class _Progress:
     async def trace(self, event: str, info: Mapping[str, object]) -> None:
         if event in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
             self.scope.shield = True
+            self.scope.deadline = trio.current_time() + _SHIELDED_AT_MOST
         elif event in ("connection.start_tls.started", "http11.send_request_headers.started"):
             self.scope.shield = False
+            self.scope.deadline = math.inf
             self.sent = event == "http11.send_request_headers.started"
 
 
