@@ -1,0 +1,114 @@
+"""A store that lives as long as its process."""
+
+from bisect import insort
+from collections.abc import Sequence
+
+import attrs
+import trio
+
+from trivet.store.interface import (
+    UNCHANGED,
+    ActorRow,
+    Changes,
+    DuplicateActor,
+    StaleGeneration,
+    Store,
+    Stored,
+)
+
+
+@attrs.define
+class _Kept:
+    row: ActorRow
+    generation: int = 1
+    state: bytes | None = None
+    state_version: int = 0
+    connections: dict[str, bytes] = attrs.field(factory=dict[str, bytes])
+    schedules: dict[str, bytes] = attrs.field(factory=dict[str, bytes])
+    alarm: float | None = None
+
+
+class MemoryStore(Store):
+    """Keeps actors in memory. They sleep and wake as with any store; with the process all of them are gone.
+
+    `durable=True` makes actors treat it as one that survives: tests do that, to see what a restart finds.
+    """
+
+    def __init__(self, *, durable: bool = False) -> None:
+        self.durable = durable
+        self._by_id: dict[str, _Kept] = {}
+        self._by_address: dict[tuple[str, str, tuple[str, ...]], _Kept] = {}
+
+    async def create(self, row: ActorRow, changes: Changes) -> None:
+        await trio.lowlevel.checkpoint()
+        address = (row.namespace, row.name, row.key)
+        if address in self._by_address:
+            raise DuplicateActor(self._by_address[address].row)
+        kept = self._by_id[row.actor_id] = self._by_address[address] = _Kept(row)
+        _apply(kept, changes)
+
+    async def find(self, namespace: str, name: str, key: tuple[str, ...]) -> ActorRow | None:
+        await trio.lowlevel.checkpoint()
+        kept = self._by_address.get((namespace, name, key))
+        return None if kept is None else kept.row
+
+    async def find_id(self, actor_id: str) -> ActorRow | None:
+        await trio.lowlevel.checkpoint()
+        kept = self._by_id.get(actor_id)
+        return None if kept is None else kept.row
+
+    async def load(self, actor_id: str) -> Stored | None:
+        await trio.lowlevel.checkpoint()
+        kept = self._by_id.get(actor_id)
+        if kept is None:
+            return None
+        return Stored(
+            kept.row, kept.generation, kept.state, kept.state_version, kept.connections.copy(), kept.schedules.copy()
+        )
+
+    async def commit(self, actor_id: str, generation: int, changes: Changes) -> None:
+        await trio.lowlevel.checkpoint()
+        kept = self._by_id.get(actor_id)
+        if kept is None or generation < kept.generation:
+            raise StaleGeneration(f"{actor_id} has another life than number {generation}")
+        kept.generation = generation
+        _apply(kept, changes)
+
+    async def destroy(self, actor_id: str) -> None:
+        await trio.lowlevel.checkpoint()
+        kept = self._by_id.pop(actor_id, None)
+        if kept is not None:
+            del self._by_address[kept.row.namespace, kept.row.name, kept.row.key]
+
+    async def list(self, namespace: str, name: str | None, after: tuple[float, str], limit: int) -> Sequence[ActorRow]:
+        await trio.lowlevel.checkpoint()
+        found: list[tuple[float, str, ActorRow]] = []
+        for kept in self._by_id.values():
+            row = kept.row
+            place = (row.created_at, row.actor_id)
+            if row.namespace == namespace and name in (None, row.name) and place > after:
+                insort(found, (*place, row))
+        return [row for *_, row in found[:limit]]
+
+    async def next_alarm(self) -> float | None:
+        await trio.lowlevel.checkpoint()
+        return min((kept.alarm for kept in self._by_id.values() if kept.alarm is not None), default=None)
+
+    async def due(self, now: float, limit: int) -> Sequence[tuple[ActorRow, float]]:
+        await trio.lowlevel.checkpoint()
+        due = [(kept.alarm, kept.row) for kept in self._by_id.values() if kept.alarm is not None and kept.alarm <= now]
+        due.sort(key=lambda one: one[0])
+        return [(row, alarm) for alarm, row in due[:limit]]
+
+
+def _apply(kept: _Kept, changes: Changes) -> None:
+    if changes.state is not None:
+        kept.state, kept.state_version = changes.state, changes.state_version
+    for table, changed in ((kept.connections, changes.connections), (kept.schedules, changes.schedules)):
+        for id_, value in changed.items():
+            if value is None:
+                table.pop(id_, None)
+            else:
+                table[id_] = value
+    if changes.alarm is not UNCHANGED:
+        kept.alarm = changes.alarm
