@@ -23,6 +23,7 @@ class EventsTransport:
     """Carries one events connection. Its only task is the one that reads, which `run` is called in."""
 
     __slots__ = (
+        "_aborted",
         "_deadline",
         "_finished",
         "_format",
@@ -44,6 +45,7 @@ class EventsTransport:
         self._deadline: TimerHandle | None = None
         self._heartbeat: Heartbeat | None = None
         self._finished = False
+        self._aborted = False
 
     def send_nowait(self, data: bytes) -> int:
         """What the connection takes without waiting. Raises trio.BrokenResourceError."""
@@ -67,7 +69,11 @@ class EventsTransport:
         self._deadline = self._timers.call_later(self._limits.close_timeout, self.abort)
 
     def abort(self) -> None:
-        """Stop reading, which ends `run`."""
+        """Stop reading, which ends `run`. Nothing is handled any more, also not what is here already.
+
+        A session that goes on without this transport asks its client again for what it has not counted.
+        """
+        self._aborted = True
         self._scope.cancel()
 
     async def run(self, session: Session) -> None:
@@ -90,6 +96,8 @@ class EventsTransport:
         frames = 0
         while True:
             for event in self._incoming.events():
+                if self._aborted:
+                    return
                 self._handle(session, event)
                 frames += 1
                 if frames % _FRAMES_BETWEEN_CHECKPOINTS == 0:
