@@ -22,6 +22,7 @@ class Breaking(trio.abc.HalfCloseableStream):
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         if self.before_break is not None:
+            await trio.testing.wait_all_tasks_blocked()  # the reader waits for more
             self.before_break()
             raise trio.BrokenResourceError
         await self._stream.send_all(data)
