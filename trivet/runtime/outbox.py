@@ -306,9 +306,11 @@ class Outbox(SendChannel[bytes]):
     def _find(self, wanted: Callable[[bytes], bool]) -> int | None:
         """The first queued frame of which nothing has been sent yet that is wanted."""
         begun = self._head_sent + self._in_flight
+        # While away, the client counts on from what it has, which is known when it returns: what it may have stays.
+        perhaps_received = self._ever_sent - self._acknowledged if self._transport is None else 0
         size = 0
         for index, queued in enumerate(self._queue):
-            if size >= begun and wanted(queued):
+            if size >= begun and index >= perhaps_received and wanted(queued):
                 return index
             size += len(queued)
         return None

@@ -1,0 +1,36 @@
+"""What the search has found, each in as few steps as it takes."""
+
+from tests.runtime.support import settled
+from tests.runtime.test_sessions import Returning
+from trivet import Actor, Event, Limits, Registry, action
+from trivet.protocol.messages import SubscriptionRequest
+from trivet.runtime.host import open_host
+
+LIMITS = Limits(outbox_soft_messages=7)
+
+
+class Feed(Actor):
+    oldest = Event(int, overflow="drop_oldest")
+
+    @action
+    def emit(self, first: int, last: int) -> None:
+        for n in range(first, last + 1):
+            self.broadcast(self.oldest, n)
+
+
+async def test_what_a_client_may_have_does_not_give_way_while_it_is_away() -> None:
+    """It says how many messages it has: with others in their place that would be a different many."""
+    async with open_host(Registry(Feed), LIMITS) as host:
+        instance, _ = await host.get_or_create("default", "feed", ())
+        client = Returning(host, instance)
+        await client.open()
+        client.session.receive(SubscriptionRequest("oldest", True))
+        client.act("emit", 0, 2)
+        await settled()
+        await client.lose()  # it has those three, and the server has not heard so
+        instance.actor.emit(3, 8)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+        assert await client.back()
+        client.take()
+        assert client.events == [0, 1, 2, 7, 8]
+        assert '+["dropped","oldest",4]' in client.seen
+        client.session.end(1000, "")
