@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trivet.conversion import StateConverter, ValidationError, wire_name
+from trivet.conversion import StateConverter, ValidationError, dump_values, load_values, wire_name
 from trivet.errors import DecodeError, DefinitionError
 from trivet.protocol.values import UNDEFINED, Undefined
 
@@ -200,6 +200,63 @@ def test_a_type_that_cannot_be_stored_is_refused_at_preparation() -> None:
         codec(list[memoryview])
 
 
+@pytest.mark.parametrize(
+    ("stored", "message"),
+    [
+        (b'{"a":[{"$bytes":1}]}', r"a\[0\]: expected base64, got int"),
+        (b'{"a":{"$datetime":"now"}}', "a: expected datetime"),
+        (b'{"a":{"$set":1}}', r"a: expected array in \$set, got int"),
+        (b'{"a":{"$set":[{}]}}', "a: an object cannot be in a Set"),
+        (b'{"a":{"$dict":1}}', r"a: expected object in \$dict, got int"),
+    ],
+)
+def test_what_is_not_the_form_of_any_value_is_named_with_its_place(stored: bytes, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        codec(object).decode(stored)
+
+
+def test_what_json_has_no_word_for_is_not_loaded() -> None:
+    with pytest.raises(DecodeError, match="NaN"):
+        codec(object).decode(b"NaN")
+
+
+@pytest.mark.parametrize(
+    "plain", [None, {"a": [1, 1.0, True, "x", None]}, {"$set": {"b": -0.0}}, [2**200], "\ud800", {"\udc00é": "é"}]
+)
+def test_a_migration_sees_what_is_stored_and_gives_it_back(plain: object) -> None:
+    plainly = codec(int)  # whatever the type of the state is by now
+    back = plainly.to_plain(plainly.from_plain(plain))
+    assert repr(back) == repr(plain)
+
+
+def test_a_migration_mends_state_for_its_new_type() -> None:
+    stored = codec(Old).encode(Old(1, "x"))
+    plain = codec(Apple).to_plain(stored)
+    assert plain == {"count": 1, "gone": "x"}
+    assert codec(Apple).decode(codec(Apple).from_plain({"weight": 1})) == Apple(1)
+
+
+@pytest.mark.parametrize(
+    ("plain", "message"),
+    [
+        ({"a": [0, math.nan]}, r"a\[1\]: nan is no JSON"),
+        ({"a": {1: 2}}, "a: keys have to be str, got int"),
+        ([(1, 2)], r"\[0\]: a value of type tuple is no JSON"),
+        ([Color.RED], r"\[0\]: a value of type Color is no JSON"),
+    ],
+)
+def test_a_migration_cannot_store_what_would_come_back_as_something_else(plain: object, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        codec(object).from_plain(plain)
+
+
+def test_a_migration_that_makes_a_loop_is_told_so() -> None:
+    loop: list[object] = []
+    loop.append(loop)
+    with pytest.raises(ValidationError, match="nested too deeply"):
+        codec(object).from_plain(loop)
+
+
 ANYTHING: Final = st.recursive(
     st.none()
     | st.booleans()
@@ -223,3 +280,27 @@ ANYTHING: Final = st.recursive(
 @given(ANYTHING)
 def test_any_plain_value_can_be_state(state: object) -> None:
     assert codec(object).decode(codec(object).encode(state)) == state
+
+
+@settings(deadline=None)
+@given(st.lists(ANYTHING, max_size=3))
+def test_arguments_come_back_as_they_were_given(values: list[Any]) -> None:
+    back = load_values(dump_values(values))
+    assert back == values
+    assert types_of(back) == types_of(values)
+
+
+def test_stored_arguments_can_be_read() -> None:
+    moment = datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC)
+    assert json.loads(dump_values(["hi", 2**70, 1.0, b"\x00", moment, UNDEFINED])) == [
+        "hi",
+        2**70,
+        1.0,
+        {"$bytes": "AA=="},
+        {"$datetime": "2026-01-02T03:04:05.000006+00:00"},
+        {"$undefined": True},
+    ]
+    with pytest.raises(ValidationError, match="nan"):
+        dump_values([math.nan])
+    with pytest.raises(ValidationError):
+        load_values(b"{}")

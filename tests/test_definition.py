@@ -325,3 +325,31 @@ def test_absent_params_are_a_mistake_where_the_class_needs_them() -> None:
         Registry(Needing)["needing"].params(UNDEFINED)
     assert raised.value.code == "validation_error"
     assert Registry(Content)["content"].params(UNDEFINED) == State()
+
+
+class Scoped:
+    """What no one can store."""
+
+
+class Presence(Actor[State, Needy, list[int]]):
+    def create_conn_state(self, params: list[int]) -> Needy:
+        return Needy(sum(params))
+
+
+class Live(Actor[State, Scoped, int]):
+    pass
+
+
+def test_connections_are_stored_where_their_states_can_be() -> None:
+    presence, live, plain = (
+        Registry(cls)[name] for cls, name in ((Presence, "presence"), (Live, "live"), (Base, "base"))
+    )
+    assert presence.conn_state_codec is not None
+    assert presence.params_codec is not None
+    assert presence.conn_state_codec.decode(presence.conn_state_codec.encode(Needy(1))) == Needy(1)
+    assert presence.params_codec.encode([1, 2]) == b"[1,2]"
+    assert live.conn_state_codec is None
+    assert plain.conn_state_codec is not None
+    assert plain.conn_state_codec.encode(None) == b"null"
+    assert plain.params_codec is not None
+    assert plain.params_codec.encode({"token": "x"}) == b'{"token":"x"}'

@@ -97,6 +97,9 @@ class ActorDefinition:
     by_event: Mapping[Event[*tuple[Any, ...]], EventDefinition]
     converter: WireConverter
     state_codec: StateCodec | None
+    conn_state_codec: StateCodec | None
+    """None where connection states hold what cannot be stored: such connections cannot outlive their actor's sleep."""
+    params_codec: StateCodec | None
     make_state: Callable[[], Any] | None
     create_state: InputHook | None
     on_create: InputHook | None
@@ -174,7 +177,8 @@ def define(
             f"{cls.__name__}: {name!r} cannot be an actor's name: 1 to {MAX_NAME} characters, no @ or /"
         )
     no_state = state_type is None or state_type is type(None)
-    state_codec = None if no_state else _placed(f"{cls.__name__}: its state", StateConverter().state_codec, state_type)
+    stored = StateConverter()
+    state_codec = None if no_state else _placed(f"{cls.__name__}: its state", stored.state_codec, state_type)
     make_state = None if no_state else _constructor(cls, state_type, "state", "create_state" in hooks)
     conn_state = type(None) if conn_state_type is None else conn_state_type
     return ActorDefinition(
@@ -187,6 +191,8 @@ def define(
         by_event=by_event,
         converter=converter,
         state_codec=state_codec,
+        conn_state_codec=_codec_or_none(stored, conn_state_type),
+        params_codec=_codec_or_none(stored, params_type),
         make_state=make_state,
         create_state=_input_hook(cls, "create_state", converter, hooks),
         on_create=_input_hook(cls, "on_create", converter, hooks),
@@ -203,6 +209,14 @@ def _placed(what: str, prepare: Callable[[object], T], type_: object) -> T:
         return prepare(type_)
     except DefinitionError as error:
         raise DefinitionError(f"{what}: {error}") from error
+
+
+def _codec_or_none(converter: StateConverter, type_: object) -> StateCodec | None:
+    """A connection may have a state that cannot be stored, a cancel scope in it for example."""
+    try:
+        return converter.state_codec(type_)
+    except DefinitionError:
+        return None
 
 
 def type_arguments(cls: type[Actor[Any, Any, Any]]) -> tuple[object, object, object]:

@@ -4,7 +4,7 @@ from trivet.conversion.converter import WireConverter
 from trivet.conversion.errors import MAX_ISSUES, Issue, ValidationError
 from trivet.conversion.names import camel_case, same_name, wire_name
 from trivet.conversion.signature import BoundArgs, CallSignature
-from trivet.conversion.state import StateCodec, StateConverter
+from trivet.conversion.state import StateCodec, StateConverter, dump_values, load_values
 
 __all__ = [
     "MAX_ISSUES",
@@ -16,6 +16,8 @@ __all__ = [
     "ValidationError",
     "WireConverter",
     "camel_case",
+    "dump_values",
+    "load_values",
     "same_name",
     "wire_name",
 ]

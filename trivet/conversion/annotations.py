@@ -77,7 +77,7 @@ def type_hints(of: Any, what: str) -> dict[str, Any]:
         return typing_extensions.get_type_hints(of, include_extras=True)
     except NameError:
         pass
-    except TypeError as error:
+    except Exception as error:  # evaluating an annotation runs what is written there
         raise DefinitionError(f"{what}: an annotation cannot be read: {error}") from error
     # `Value` names itself, and a class defined in a function may too.
     names: dict[str, Any] = {"Value": values.Value}
@@ -94,6 +94,8 @@ def type_hints(of: Any, what: str) -> dict[str, Any]:
             f"top level of a module (a class defined inside a function cannot be found by name, which also "
             f"happens through `from __future__ import annotations`), or import it outside of `if TYPE_CHECKING`"
         ) from error
+    except Exception as error:
+        raise DefinitionError(f"{what}: an annotation cannot be read: {error}") from error
 
 
 class ShapeReader:

@@ -1,13 +1,22 @@
 """Values of no declared type: whatever is plain passes."""
 
 import math
-from base64 import b64decode, b64encode
+from base64 import b64encode
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Final
 
 from trivet.conversion.errors import ValidationError
-from trivet.conversion.leaves import Hook, invalid, is_array, is_dict, is_set, mismatch
+from trivet.conversion.leaves import (
+    Hook,
+    bytes_in_stored,
+    datetime_in_stored,
+    invalid,
+    is_array,
+    is_dict,
+    is_set,
+    mismatch,
+)
 from trivet.conversion.paths import step
 from trivet.protocol.values import UNDEFINED
 
@@ -116,22 +125,33 @@ def plain_out_stored(value: Any, _: object = None) -> Any:
 
 def plain_in_stored(value: Any, _: object = None) -> Any:
     if is_array(value):
-        return [plain_in_stored(part) for part in value]
+        return [part for _, part in _each(plain_in_stored, enumerate(value))]
     if not is_dict(value):
         return value
     if len(value) == 1:
         [(name, inner)] = value.items()
-        match name:
-            case "$dict":
-                value = inner
-            case "$bytes":
-                return b64decode(inner)
-            case "$datetime":
-                return datetime.fromisoformat(inner)
-            case "$undefined":
-                return UNDEFINED
-            case "$set":
-                return {frozen(plain_in_stored(part)) for part in inner}
-            case _:
-                pass
-    return {key: plain_in_stored(part) for key, part in value.items()}
+        if name == "$dict":
+            if not is_dict(inner):
+                raise mismatch("object in $dict", inner)
+            value = inner
+        elif name in _STORED_MARKERS:
+            return _STORED_MARKERS[name](inner)
+    return dict(_each(plain_in_stored, value.items()))
+
+
+def _set_in_stored(inner: Any) -> set[Any]:
+    if not is_array(inner):
+        raise mismatch("array in $set", inner)
+    return {frozen(part) for _, part in _each(plain_in_stored, enumerate(inner))}
+
+
+def _undefined_in_stored(_: Any) -> Any:
+    return UNDEFINED
+
+
+_STORED_MARKERS: Final[dict[str, Hook]] = {
+    "$bytes": bytes_in_stored,
+    "$datetime": datetime_in_stored,
+    "$undefined": _undefined_in_stored,
+    "$set": _set_in_stored,
+}

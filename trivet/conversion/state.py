@@ -5,31 +5,50 @@ bytes are base64, datetimes ISO 8601, sets sorted arrays, ints plain whatever th
 what is meant. Dicts keep their order, so that a change of order is a change.
 """
 
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-import attrs
-
 from trivet.conversion.converter import Converter
-from trivet.conversion.leaves import invalid
-from trivet.errors import DecodeError
-
-_to_json: Final = json.JSONEncoder(
-    ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")
-).encode
+from trivet.conversion.stored_json import check_json, dump_json, load_json
+from trivet.protocol.values import Value
 
 
-@attrs.frozen
 class StateCodec:
-    """State of one type to bytes and back. Equal states whose dicts have the same order give equal bytes.
+    """State of one type to bytes and back. Equal states whose dicts have the same order give equal bytes."""
 
-    `encode` raises ValidationError for a state that is not of its type, so that nothing is stored that cannot be
-    loaded. `decode` raises ValidationError for JSON that is not such a state, and DecodeError for what is no JSON.
-    """
+    def __init__(self, unstructure: Callable[[Any], Any], structure: Callable[[Any], Any]) -> None:
+        self._unstructure = unstructure
+        self._structure = structure
 
-    encode: Callable[[Any], bytes]
-    decode: Callable[[bytes], Any]
+    def encode(self, state: Any) -> bytes:
+        """The state as it is stored.
+
+        Raises ValidationError for a state that is not of its type, so that nothing is stored that cannot be loaded.
+        """
+        return dump_json(self._unstructure(state))
+
+    def decode(self, data: bytes) -> Any:
+        """The state that was stored.
+
+        Raises ValidationError, which names paths, for JSON that is not such a state, and DecodeError for what is no
+        JSON.
+        """
+        return self._structure(load_json(data))
+
+    def to_plain(self, data: bytes) -> object:
+        """What is stored as it stands, whatever its type was: dicts, lists, str, int, float, bool and None.
+
+        For migrations, which change it before it is decoded. Raises DecodeError for what is no JSON.
+        """
+        return load_json(data)
+
+    def from_plain(self, value: object) -> bytes:
+        """What `to_plain` gives, as bytes. The value is not checked against the type of the state: `decode` does that.
+
+        Raises ValidationError for what JSON would not give back as it is: a tuple, NaN, a key that is not a str.
+        """
+        check_json(value)
+        return dump_json(value)
 
 
 class StateConverter(Converter):
@@ -43,26 +62,22 @@ class StateConverter(Converter):
     def state_codec(self, type_: object) -> StateCodec:
         """DefinitionError for a type that cannot be stored."""
         shape = self.shape(type_)
-        unstructure, structure = self.unstructurer_of(shape), self.structurer_of(shape)
+        return StateCodec(self.unstructurer_of(shape), self.structurer_of(shape))
 
-        def encode(state: Any) -> bytes:
-            plain = unstructure(state)
-            try:
-                text = _to_json(plain)
-            except ValueError:
-                # More digits than Python turns into text (sys.set_int_max_str_digits).
-                raise invalid("an int in the state is too large to be stored") from None
-            try:
-                return text.encode()
-            except UnicodeEncodeError:
-                # Lone surrogates have no UTF-8; escaped, they are still JSON.
-                return json.dumps(plain, separators=(",", ":")).encode()
 
-        def decode(data: bytes) -> Any:
-            try:
-                plain = json.loads(data)
-            except (ValueError, RecursionError) as error:
-                raise DecodeError(f"stored state is not JSON: {error}") from error
-            return structure(plain)
+_values: Final = StateConverter().state_codec(list[object])
 
-        return StateCodec(encode, decode)
+
+def dump_values(values: Sequence[Value]) -> bytes:
+    """The arguments of an action that will run later, as JSON that a person can read.
+
+    Datetimes keep their microseconds and time zones, ints and floats stay apart, which the protocol's own JSON would
+    not do. Raises ValidationError.
+    """
+    return _values.encode(list(values))
+
+
+def load_values(data: bytes) -> list[Value]:
+    """What `dump_values` was given, tuples as lists. Raises ValidationError or DecodeError for anything else."""
+    values: list[Value] = _values.decode(data)
+    return values
