@@ -1,16 +1,19 @@
 """The `trivet` command, as a process of its own and in this one."""
 
 import argparse
+import math
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
+import urllib.error
 import urllib.request
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -20,8 +23,11 @@ from websockets.sync.client import connect
 
 from tests.conftest import Certificate
 from trivet import cli
+from trivet.client import open_client
+from trivet.errors import ConnectionLost
+from trivet.limits import Limits
 from trivet.registry import Registry
-from trivet.server import Server, serve
+from trivet.server import serve
 
 ROOT = Path(__file__).parent.parent
 ACTORS = """
@@ -40,6 +46,8 @@ empty = Registry()
 number = 7
 """
 QUERY = "rvt-namespace=default&rvt-method=getOrCreate&rvt-runner=default"
+
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 Start = Callable[..., AbstractContextManager["subprocess.Popen[str]"]]
 
@@ -61,11 +69,13 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def start(project: Path) -> Start:
     @contextmanager
-    def run(*arguments: str, **options: object) -> Generator["subprocess.Popen[str]", None, None]:
+    def run(
+        *arguments: str, env: Mapping[str, str] = NOTHING, **options: object
+    ) -> Generator["subprocess.Popen[str]", None, None]:
         process = subprocess.Popen(
             [sys.executable, "-m", "trivet", "serve", "my_actors:registry", *arguments],
             cwd=project,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "PYTHONPATH": str(ROOT), **env},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -88,7 +98,7 @@ def url_of(process: "subprocess.Popen[str]") -> str:
     return line.split()[-1]
 
 
-def get(url: str) -> bytes:
+def get(url: str | urllib.request.Request) -> bytes:
     with urllib.request.urlopen(url, timeout=5) as response:
         return bytes(response.read())
 
@@ -142,17 +152,49 @@ def test_it_can_listen_on_a_socket_that_outlives_it(start: Start) -> None:
                 assert process.wait(10) == 0
 
 
-def test_tls_from_files(start: Start, certificate: Certificate) -> None:
+async def test_tls_from_files(start: Start, certificate: Certificate) -> None:
+    trusting = ssl.create_default_context(cafile=certificate.authority)
     with start("--port", "0", "--tls-cert", str(certificate.chain)) as process:
-        assert url_of(process).startswith("https://127.0.0.1:")
+        url = await trio.to_thread.run_sync(url_of, process)
+        assert url.startswith("https://127.0.0.1:")
+        with trio.fail_after(30):
+            async with open_client(url, tls=trusting) as client, client.get_or_create("slow", "k").connect() as room:
+                assert room.conn_id
+            assert (await client_error(url.replace("https", "http"))).startswith("no server was found")
 
 
-def test_a_loopback_address_is_not_warned_of(start: Start) -> None:
-    with start("--port", "0", "--log-level", "warning") as process:
-        url_of(process)
-        process.send_signal(signal.SIGTERM)
-        assert process.stderr is not None
-        assert "access control" not in process.stderr.read()
+async def client_error(url: str) -> str:
+    """What a client says that cannot use a server."""
+    async with open_client(url, limits=Limits(connect_timeout=0.1)) as client:
+        with pytest.raises(ConnectionLost) as raised:
+            await client.get_or_create("slow", "k").resolve()
+    return str(raised.value)
+
+
+def test_a_token_from_the_environment_or_an_option(start: Start) -> None:
+    for arguments, env in ((["--token", "opens"], {}), ([], {"TRIVET_TOKEN": "opens"})):
+        with start("--port", "0", *arguments, env=env) as process:
+            url = url_of(process)
+            names = urllib.request.Request(f"{url}/actors/names")
+            with pytest.raises(urllib.error.HTTPError, match="401"):
+                get(names)
+            names.add_header("Authorization", "Bearer opens")
+            assert b"slow" in get(names)
+            process.send_signal(signal.SIGTERM)
+            assert process.stderr is not None
+            assert "opens" not in process.stderr.read()
+
+
+def test_names_that_the_server_is_reached_by(start: Start) -> None:
+    with start("--port", "0", "--allow-host", "app.example.com") as process:
+        url = url_of(process)
+        for host, status in (("app.example.com", 200), ("app.example.com:8080", 200), ("evil.example.com", 403)):
+            request = urllib.request.Request(f"{url}/health", headers={"Host": host})
+            if status == 200:
+                assert b"ok" in get(request)
+            else:
+                with pytest.raises(urllib.error.HTTPError, match=str(status)):
+                    get(request)
 
 
 # -- in this process --------------------------------------------------------------------------------------------------
@@ -221,6 +263,8 @@ def test_other_errors_of_the_system_are_explained(
 @pytest.mark.usefixtures("project")
 def test_options_that_cannot_be_used_are_explained(capsys: pytest.CaptureFixture[str]) -> None:
     assert "is no origin" in error(capsys, "my_actors", "--allow-origin", "example.com")
+    assert "is no host" in error(capsys, "my_actors", "--allow-host", "example.com:80")
+    assert "a server token is made of" in error(capsys, "my_actors", "--token", "two words")
     assert "needs --tls-cert" in error(capsys, "my_actors", "--tls-key", "key.pem")
     assert "cannot be used" in error(capsys, "my_actors", "--tls-cert", "missing.pem")
     with open("broken.py") as file:
@@ -228,7 +272,10 @@ def test_options_that_cannot_be_used_are_explained(capsys: pytest.CaptureFixture
 
 
 @pytest.mark.usefixtures("project")
-@pytest.mark.parametrize("arguments", [["--port", "x"], ["--port", "65536"], ["--fd", "x"], ["--log-level", "loud"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--port", "x"], ["--port", "65536"], ["--fd", "x"], ["--log-level", "loud"], ["--peer-connections", "0"]],
+)
 def test_arguments_that_are_none_print_the_usage(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as exited:
         cli.main(["serve", "my_actors", *arguments])
@@ -268,17 +315,28 @@ def test_an_interrupt_before_it_serves_is_no_traceback(monkeypatch: pytest.Monke
     assert cli.main(["wait"]) == 130
 
 
-async def test_servers_that_others_reach_are_warned_of(
-    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+@pytest.mark.usefixtures("project")
+def test_an_empty_token_does_not_open_the_server(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    listener.socket.getsockname = lambda: ("0.0.0.0", 6420)  # type: ignore[method-assign]
-    async with trio.open_nursery() as nursery:
-        server: Server = await nursery.start(partial(serve, Registry(), listeners=[listener]))
-        cli._Announcement(lambda server: f"serving on {server.url}").started(server)
-        nursery.cancel_scope.cancel()
-    assert capsys.readouterr().out == "serving on http://127.0.0.1:6420\n"
-    assert "no access control yet" in caplog.text
+    monkeypatch.setenv("TRIVET_TOKEN", "")
+    assert "not empty" in error(capsys, "my_actors")
+    assert "not empty" in error(capsys, "my_actors", "--token", "")
+
+
+@pytest.mark.usefixtures("project")
+def test_the_limits_of_one_address_are_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Limits] = []
+
+    async def note(*_: object, limits: Limits, **__: object) -> None:
+        given.append(limits)
+        await trio.lowlevel.checkpoint()
+
+    monkeypatch.setattr(cli, "serve", note)
+    assert cli.main(["serve", "my_actors"]) == 0
+    options = ["--peer-connections", "5", "--peer-connection-rate", "7", "--peer-message-rate", "none"]
+    assert cli.main(["serve", "my_actors", *options]) == 0
+    assert given == [Limits(), Limits(peer_connections=5, peer_connection_rate=7, peer_message_rate=math.inf)]
 
 
 async def test_serve_takes_a_registry_and_says_so() -> None:

@@ -3,8 +3,8 @@
 import argparse
 import errno
 import importlib
-import ipaddress
 import logging
+import math
 import os
 import socket
 import ssl
@@ -20,8 +20,10 @@ from trivet.actor import Actor
 from trivet.demo import load_page, show_flow
 from trivet.demo import registry as demo_registry
 from trivet.errors import DefinitionError
+from trivet.limits import Limits
 from trivet.registry import Registry
 from trivet.server import DEFAULT_PORT, Server, serve
+from trivet.server.access import ServerToken
 from trivet.server.origins import Origins
 from trivet.server.serving import AnyListener
 
@@ -34,6 +36,15 @@ _FIRST_PASSED_FD: Final = 3
 _PASSED_FDS: Final = "LISTEN_FDS"
 
 _HIGHEST_PORT: Final = 65535
+
+_TOKEN_VARIABLE: Final = "TRIVET_TOKEN"
+
+# Options that are limits of the same name.
+_PEER_LIMITS: Final = {
+    "peer_connections": "connections of one address",
+    "peer_connection_rate": "new connections of one address in a second",
+    "peer_message_rate": "requests and messages of one address in a second",
+}
 
 
 class CommandError(Exception):
@@ -132,6 +143,24 @@ def _configure_serve(parser: argparse.ArgumentParser) -> None:
         metavar="ORIGIN",
         help="a web origin whose pages may use the server, besides its own and localhost; may be repeated",
     )
+    parser.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a name by which the server is reached, besides addresses and localhost; may be repeated",
+    )
+    parser.add_argument(
+        "--token",
+        help=f"what clients have to present; better in the environment variable {_TOKEN_VARIABLE}, which others cannot"
+        " see in the list of processes",
+    )
+    for name, text in _PEER_LIMITS.items():
+        default: float = getattr(Limits(), name)
+        option = f"--{name.replace('_', '-')}"
+        parser.add_argument(
+            option, type=_peer_limit, default=default, metavar="N", help=f"{text}, or none (default: {default:g})"
+        )
     parser.add_argument("--tls-cert", metavar="FILE", help="speak TLS with this certificate chain (PEM)")
     parser.add_argument("--tls-key", metavar="FILE", help="its private key, where that is a file of its own")
     parser.add_argument("--log-level", choices=_LOG_LEVELS, default="info", help="default: %(default)s")
@@ -145,11 +174,14 @@ def _run_serve(arguments: argparse.Namespace) -> int:
     context = _tls_context(arguments.tls_cert, arguments.tls_key)
     try:
         listeners = None if arguments.fd is None else _passed_listeners(arguments.fd)
-        Origins(arguments.allow_origin)
+        Origins(arguments.allow_origin, arguments.allow_host)
+        token = _token(arguments.token)
+        if token is not None:
+            ServerToken(token)
     except ValueError as error:
         raise CommandError(str(error)) from error
     try:
-        trio.run(_serve, registry, arguments, listeners, context)
+        trio.run(_serve, registry, arguments, listeners, context, token)
     except OSError as error:
         raise CommandError(_explain(error, arguments.host, arguments.port)) from error
     return 0
@@ -160,13 +192,17 @@ async def _serve(
     arguments: argparse.Namespace,
     listeners: list[AnyListener] | None,
     context: ssl.SSLContext | None,
+    token: str | None,
 ) -> None:
     await serve(
         registry,
         arguments.host,
         arguments.port,
         listeners=listeners,
+        limits=Limits(**{name: getattr(arguments, name) for name in _PEER_LIMITS}),
+        token=token,
         allowed_origins=arguments.allow_origin,
+        allowed_hosts=arguments.allow_host,
         ssl_context=context,
         handle_signals=True,
         task_status=_Announcement(lambda server: f"trivet serves {', '.join(server.host.registry)} on {_urls(server)}"),
@@ -212,11 +248,11 @@ class _Announcement:
     def started(self, value: Server | None = None) -> None:
         assert value is not None
         print(self._text(value), flush=True)
-        if any(not ipaddress.ip_address(host).is_loopback for host, _ in value.addresses):
-            logger.warning(
-                "other machines can reach this server, and it has no access control yet: whoever reaches it can use"
-                " every actor"
-            )
+
+
+def _token(option: str | None) -> str | None:
+    """The server's token. One that was set and is empty is a mistake, which must not open the server."""
+    return os.environ.get(_TOKEN_VARIABLE) if option is None else option
 
 
 _Fd: TypeAlias = int | Literal["LISTEN_FDS"]
@@ -270,6 +306,14 @@ def _port(text: str) -> int:
     if text.isdecimal() and int(text) <= _HIGHEST_PORT:
         return int(text)
     raise argparse.ArgumentTypeError(f"{text!r} is no port: 0 to {_HIGHEST_PORT}")
+
+
+def _peer_limit(text: str) -> float:
+    if text == "none":
+        return math.inf
+    if text.isdecimal() and int(text) > 0:
+        return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is neither a number from 1 up nor none")
 
 
 def _fd(text: str) -> _Fd:

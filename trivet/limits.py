@@ -81,6 +81,13 @@ class Limits:
     """Actors of one server: 503 `guard.service_unavailable` for one more."""
     connections: int = 10_000
     """Connections of one server: 503 `guard.service_unavailable`."""
+    peer_connections: float = 2_000
+    """Connections of one address: 429 / 1013 `guard.rate_limit`, as the next two. None of the three holds for loopback
+    addresses and Unix sockets; math.inf is no limit. An IPv6 address stands for its /64."""
+    peer_connection_rate: float = 200.0
+    """New connections of one address in a second; ten seconds' worth may come at once."""
+    peer_message_rate: float = 2_000.0
+    """Requests and WebSocket messages of one address in a second; ten seconds' worth may come at once."""
     shutdown_grace: float = 15.0
     """From the request to stop to the end of everything."""
     outbox_soft_messages: int = 1024

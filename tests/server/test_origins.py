@@ -109,3 +109,29 @@ def test_what_another_site_embeds_is_refused_and_its_links_may_lead_to_pages(sit
 def test_the_servers_own_pages_and_its_user_are_welcome(site: str) -> None:
     head = Head("GET", "/", {"sec-fetch-site": site})
     assert Origins().refusal(head, loopback=True, page=False) is None
+
+
+def test_listed_hosts_are_names_of_the_server() -> None:
+    origins = Origins(hosts=["App.Example.com", "other.example.com."])
+    for host in ("app.example.com", "APP.example.com:8080", "other.example.com", "127.0.0.1:6420", "localhost"):
+        assert origins.knows(host)
+    assert not origins.knows("example.com")
+    assert not origins.knows("sub.app.example.com")
+    assert not origins.allows("https://app.example.com", "localhost")  # a name is not an origin
+    assert Origins(hosts=["*"]).knows("anything.at.all")
+    assert not Origins(hosts=["*"]).allows("https://evil.example.com", "localhost")
+
+
+def test_with_listed_hosts_every_listener_is_strict() -> None:
+    rebound = Head("GET", "/actors", {"host": "evil.example.com"})
+    assert Origins().refusal(rebound, loopback=False, page=False) is None
+    for origins, loopback in ((Origins(), True), (Origins(hosts=["app.example.com"]), False)):
+        refusal = origins.refusal(rebound, loopback=loopback, page=False)
+        assert refusal is not None
+        assert refusal.code == "host_not_allowed"
+
+
+@pytest.mark.parametrize("entry", ["", "app.example.com:80", "https://app.example.com", "a b", "user@host", "a/b"])
+def test_what_is_no_host_cannot_be_listed(entry: str) -> None:
+    with pytest.raises(ValueError, match="is no host"):
+        Origins(hosts=[entry])

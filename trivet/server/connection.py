@@ -19,6 +19,7 @@ from trivet.server.gateway import Gateway
 from trivet.server.handshake import SUPPORTED_VERSION, accept_token, wants_websocket
 from trivet.server.http import Head, HttpConnection, HttpError
 from trivet.server.origins import cors_headers, preflight_headers
+from trivet.server.peers import Visit
 from trivet.server.websocket import Upgrade, serve_websocket
 from trivet.server.wire import Wire
 
@@ -28,12 +29,12 @@ _RAY_HEADER: Final = "x-rivet-ray-id"
 async def serve_wire(gateway: Gateway, wire: Wire) -> None:
     """Serve one connection until it ends, and close it. What goes wrong on it is logged, and stays there."""
     try:
-        with gateway.connection() as served:
-            if not served:
+        with gateway.connection() as served, gateway.peers.connection(wire.peer) as visit:
+            if not served or (visit is not None and visit.ignored):
                 return
             if wire.secure and not await _handshake(gateway, wire):
                 return
-            upgrade = await _serve_http(gateway, wire)
+            upgrade = await _serve_http(gateway, wire, visit)
             if upgrade is not None:
                 await serve_websocket(gateway, wire, upgrade)
     except trio.BrokenResourceError:
@@ -51,7 +52,7 @@ async def _handshake(gateway: Gateway, wire: Wire) -> bool:
     return False
 
 
-async def _serve_http(gateway: Gateway, wire: Wire) -> Upgrade | None:
+async def _serve_http(gateway: Gateway, wire: Wire, visit: Visit | None) -> Upgrade | None:
     """Answer requests until the connection ends, or becomes a WebSocket."""
     http = HttpConnection(wire, gateway.limits, gateway.bodies)
     while True:
@@ -61,13 +62,13 @@ async def _serve_http(gateway: Gateway, wire: Wire) -> Upgrade | None:
                 return None
             refusal = gateway.refusal(head, wire.host)
             if wants_websocket(head):
-                return await _switch(http, head, refusal)
+                return await _switch(http, head, refusal, visit)
         except HttpError as error:
             await _refuse(http, error)
             return None
         try:
             with gateway.request():
-                await _answer(Exchange(gateway, http, head, new_ray_id(), wire.secure, wire.peer), refusal)
+                await _answer(Exchange(gateway, http, head, new_ray_id(), wire.secure, wire.peer, visit), refusal)
         finally:
             http.release_body()
         if not http.next_cycle():
@@ -84,7 +85,7 @@ async def _refuse(http: HttpConnection, error: HttpError) -> None:
     await http.linger()
 
 
-async def _switch(http: HttpConnection, head: Head, refusal: HttpError | None) -> Upgrade:
+async def _switch(http: HttpConnection, head: Head, refusal: HttpError | None, visit: Visit | None) -> Upgrade:
     """Accept a WebSocket. Whoever may not have it is told so over it: a refused handshake tells a client nothing."""
     token = accept_token(head)
     await http.discard_body()
@@ -101,7 +102,7 @@ async def _switch(http: HttpConnection, head: Head, refusal: HttpError | None) -
     if refusal is None:
         headers += cors_headers(origin)
     trailing_data = await http.switch_protocols(headers)
-    return Upgrade(head, offered, ray_id, refusal, trailing_data)
+    return Upgrade(head, offered, ray_id, refusal, visit, trailing_data)
 
 
 @attrs.frozen
@@ -125,19 +126,22 @@ async def _answer(exchange: Exchange, refusal: HttpError | None) -> None:
     try:
         await http.respond(_with_headers(answer.response, own_headers), close=answer.close)
     except (h11.LocalProtocolError, ValueError):
-        logger.exception("the answer to %s %s cannot be sent", exchange.head.method, exchange.path)
+        logger.exception("the answer to %s cannot be sent", exchange.shown)
         await http.respond(_with_headers(gateway_error(internal_error()), own_headers), close=answer.close)
 
 
 async def _find_answer(exchange: Exchange, refusal: HttpError | None) -> _Answer:
     head = exchange.head
     try:
+        if exchange.visit is not None:
+            exchange.visit.check()
         if refusal is not None:
             raise refusal
         route = parse_gateway(head.target, head.headers, limits=exchange.gateway.limits)
         if head.method == "OPTIONS":
             headers = preflight_headers(exchange.origin, head.headers.get("access-control-request-headers"))
             return _Answer(Response(b"", 200 if route is None else 204, headers))
+        exchange.gateway.authorize(head, route)
         if route is None:
             return _Answer(await control_response(exchange))
         return _Answer(await actor_response(exchange, route))
@@ -148,7 +152,7 @@ async def _find_answer(exchange: Exchange, refusal: HttpError | None) -> _Answer
     except trio.BrokenResourceError:
         raise
     except Exception:
-        logger.exception("%s %s failed", head.method, exchange.path)
+        logger.exception("%s failed", exchange.shown)
         return _Answer(gateway_error(internal_error()))
 
 

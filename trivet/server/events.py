@@ -12,6 +12,7 @@ from trivet.runtime.timers import TimerHandle, Timers
 from trivet.server.frames import PING_FRAME, FrameFormat, pong_frame
 from trivet.server.heartbeat import Heartbeat
 from trivet.server.incoming import CloseReceived, Incoming, IncomingMessages, MessageTooLong, PingReceived
+from trivet.server.peers import RATE_LIMIT, TRY_AGAIN_LATER, Visit
 from trivet.server.wire import Wire
 
 # A client may send very small frames; other tasks run after so many.
@@ -32,14 +33,24 @@ class EventsTransport:
         "_limits",
         "_scope",
         "_timers",
+        "_visit",
         "_wire",
     )
 
-    def __init__(self, wire: Wire, format: FrameFormat, timers: Timers, limits: Limits, trailing_data: bytes) -> None:
+    def __init__(
+        self,
+        wire: Wire,
+        format: FrameFormat,
+        timers: Timers,
+        limits: Limits,
+        trailing_data: bytes,
+        visit: Visit | None = None,
+    ) -> None:
         self._wire = wire
         self._format = format
         self._timers = timers
         self._limits = limits
+        self._visit = visit
         self._incoming = IncomingMessages(limits.incoming_message, trailing_data)
         self._scope = trio.CancelScope()
         self._deadline: TimerHandle | None = None
@@ -111,7 +122,9 @@ class EventsTransport:
             self._incoming.feed(data)
 
     def _handle(self, session: Session, event: Incoming) -> None:
-        if isinstance(event, (str, bytes)):
+        if self._visit is not None and not isinstance(event, CloseReceived) and not self._visit.take():
+            session.close(TRY_AGAIN_LATER, RATE_LIMIT)
+        elif isinstance(event, (str, bytes)):
             try:
                 if session.extended and isinstance(event, str) == self._format.codec.binary:
                     session.receive_extension(extension.decode_to_server(event))

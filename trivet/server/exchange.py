@@ -14,10 +14,14 @@ from trivet.raw import Request, Response
 from trivet.runtime.answers import error_message
 from trivet.server.gateway import Gateway
 from trivet.server.http import Head, HttpConnection, error_status
+from trivet.server.peers import Visit
 
 JSON_CODEC: Final = cast("Codec", codec_for("json"))
 
 _DEFAULT_NAMESPACE: Final = "default"
+
+# What HTTP wants to be said beside some statuses (RFC 9110 section 11.6.1, RFC 6585 section 4).
+_HEADERS_OF_STATUS: Final = {401: ("www-authenticate", "Bearer"), 429: ("retry-after", "1")}
 
 
 @final
@@ -31,11 +35,17 @@ class Exchange:
     ray_id: str
     secure: bool
     peer: str | None
+    visit: Visit | None = None
 
     @property
     def path(self) -> str:
-        """The path of the request target, percent-encoded as sent."""
+        """The path of the request target, percent-encoded as sent. It may hold a token."""
         return self.head.target.partition("?")[0]
+
+    @property
+    def shown(self) -> str:
+        """The request in words, for the log: without what tokens may stand in."""
+        return f"{self.head.method} {self.path.partition('@')[0][:200]}"
 
     @property
     def query_string(self) -> str:
@@ -89,6 +99,8 @@ def gateway_error(error: PublicError) -> Response:
     """The answer with an error of the way to an actor: always JSON, and named in a header."""
     response = error_response(error, JSON_CODEC)
     response.headers.append(("x-rivet-error", f"{error.group}.{error.code}"))
+    if response.status in _HEADERS_OF_STATUS:
+        response.headers.append(_HEADERS_OF_STATUS[response.status])
     return response
 
 

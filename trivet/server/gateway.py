@@ -1,6 +1,6 @@
 """What every connection of one server shares: the host of the actors, who is welcome, and what goes on."""
 
-from collections.abc import Collection, Generator, Mapping
+from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final, final
 
@@ -8,10 +8,16 @@ import attrs
 import trio
 
 from trivet.errors import PublicError
+from trivet.protocol.gateway import Route
 from trivet.raw import Response
 from trivet.runtime.host import Host
+from trivet.server.access import ServerToken
 from trivet.server.http import BodyBudget, Head, HttpError
 from trivet.server.origins import Origins
+from trivet.server.peers import Peers
+
+# They say nothing of actors. RivetKit's client would ask for metadata for ever if it was refused them.
+_OPEN_PATHS: Final = frozenset({"/", "/health", "/metadata"})
 
 
 @attrs.frozen
@@ -32,6 +38,7 @@ class Gateway:
         "_idle",
         "_loopback",
         "_requests",
+        "_token",
         "_websockets",
         "_working",
         "bodies",
@@ -40,6 +47,7 @@ class Gateway:
         "limits",
         "origins",
         "pages",
+        "peers",
     )
 
     def __init__(
@@ -48,6 +56,7 @@ class Gateway:
         origins: Origins,
         pages: Mapping[str, Response] | None = None,
         loopback: Collection[str] = (),
+        token: ServerToken | None = None,
     ) -> None:
         """`loopback` are the addresses of listeners that no other machine can reach."""
         self.host: Final = host
@@ -55,7 +64,9 @@ class Gateway:
         self.origins: Final = origins
         self.pages: Final = dict(pages or {})
         """What is answered to a GET of these paths."""
+        self.peers: Final = Peers(host.limits)
         self._loopback: Final = frozenset(loopback)
+        self._token: Final = token
         self.bodies: Final = BodyBudget(host.limits.http_bodies)
         self.decoding: Final = trio.CapacityLimiter(1)
         """Of threads that decode: Python runs one at a time anyhow, and each has much memory in use."""
@@ -90,6 +101,16 @@ class Gateway:
         path = head.target.partition("?")[0]
         page = path == "/" or path in self.pages
         return self.origins.refusal(head, loopback=address in self._loopback, page=page)
+
+    def authorize(self, head: Head, route: Route | None, offered: Sequence[str] = ()) -> None:
+        """Raise the HttpError 401 `api.unauthorized` where a token is wanted and not presented."""
+        if self._token is None:
+            return
+        if route is None:
+            path = head.target.partition("?")[0]
+            if path in self.pages or path in _OPEN_PATHS:
+                return
+        self._token.check(head, route, offered)
 
     @contextmanager
     def request(self) -> Generator[None, None, None]:

@@ -6,7 +6,8 @@ any of them could be driven by every page that its user visits, so by default on
 of this machine may. Programs that are not browsers send neither and are not concerned.
 
 The server's own origin is known by the Host header, and a page can have a name of its own lead to this machine (DNS
-rebinding). So a listener on loopback serves only requests whose Host is an address or a name of this machine.
+rebinding). So a listener on loopback serves only requests whose Host is an address or a name of this machine, and so
+does every listener once hosts are listed.
 """
 
 import ipaddress
@@ -38,16 +39,20 @@ class Origins:
     """The origins that are welcome: same origin, localhost on any port, and those listed.
 
     An entry is an origin as browsers write it (`https://app.example.com`, with the port unless it is the scheme's own),
-    `null` for opaque origins, or `*` for every one. Raises ValueError for anything else.
+    `null` for opaque origins, or `*` for every one. `hosts` are names by which the server is known, without a port, or
+    `*` for every one; those of listed origins need not be named again. Raises ValueError for anything else.
     """
 
-    __slots__ = ("_allowed", "_any", "_hosts")
+    __slots__ = ("_allowed", "_any", "_any_host", "_hosts", "_strict")
 
-    def __init__(self, allowed: Iterable[str] = ()) -> None:
+    def __init__(self, allowed: Iterable[str] = (), hosts: Iterable[str] = ()) -> None:
         entries = {_normalise(entry) for entry in allowed}
+        names = {_host_entry(entry) for entry in hosts}
         self._any: Final = _ANY in entries
         self._allowed: Final = frozenset(entries)
-        self._hosts: Final = frozenset(_host(urlsplit(entry).netloc) for entry in entries - {_ANY, _OPAQUE})
+        self._any_host: Final = self._any or _ANY in names
+        self._strict: Final = bool(names)
+        self._hosts: Final = names | {_host(urlsplit(entry).netloc) for entry in entries - {_ANY, _OPAQUE}}
 
     def refusal(self, head: Head, *, loopback: bool, page: bool) -> HttpError | None:
         """Why a request may not be served, None if it may.
@@ -56,7 +61,7 @@ class Origins:
         to.
         """
         headers = head.headers
-        if loopback and not self.knows(headers.get("host")):
+        if (loopback or self._strict) and not self.knows(headers.get("host")):
             return _host_error()
         if not self.allows(headers.get("origin"), headers.get("host")):
             return _origin_error()
@@ -65,11 +70,11 @@ class Origins:
         return None
 
     def knows(self, host: str | None) -> bool:
-        """Whether a Host header names this machine: by an address, as localhost or below it, or as a listed origin.
+        """Whether a Host header names this machine: by an address, as localhost or below it, or by a listed name.
 
         Requests without a Host, which no browser sends, name it too; and any Host does where every origin is allowed.
         """
-        if host is None or self._any:
+        if host is None or self._any_host:
             return True
         name = _host(host.strip().lower())
         return name == "localhost" or name.endswith(_LOCAL_DOMAIN) or _is_address(name) or name in self._hosts
@@ -108,6 +113,14 @@ def _host(authority: str) -> str:
     """The host of an authority in lower case, an IPv6 address with its brackets; "" for what is none."""
     match = _AUTHORITY.fullmatch(authority)
     return "" if match is None else match["host"].removesuffix(".")
+
+
+def _host_entry(entry: str) -> str:
+    text = entry.strip().lower()
+    match = _AUTHORITY.fullmatch(text)
+    if text == _ANY or (match is not None and match["port"] is None):
+        return text.removesuffix(".")
+    raise ValueError(f"{entry!r} is no host: write it as in app.example.com, without a port, or * for every host")
 
 
 def _is_address(host: str) -> bool:
@@ -155,8 +168,8 @@ def _host_error() -> HttpError:
         403,
         "guard",
         "host_not_allowed",
-        "This server is not known by the name in the Host header. Use its address or localhost, or allow an origin of "
-        "that name with --allow-origin or allowed_origins.",
+        "This server is not known by the name in the Host header. Use its address or localhost, or allow the name "
+        "with --allow-host or allowed_hosts.",
     )
 
 

@@ -18,6 +18,7 @@ from trivet.server.incoming import (
     MessageTooLong,
     PingReceived,
 )
+from trivet.server.peers import RATE_LIMIT, TRY_AGAIN_LATER, Visit
 from trivet.server.wire import Wire
 
 _NORMAL: Final = 1000
@@ -47,11 +48,13 @@ class ServerWebSocket(WebSocket):
         timers: Timers,
         nursery: trio.Nursery,
         trailing_data: bytes,
+        visit: Visit | None = None,
     ) -> None:
         self.request = request
         self._wire = wire
         self._limits = limits
         self._nursery = nursery
+        self._visit = visit
         self._incoming = IncomingMessages(limits.raw_message, trailing_data)
         self._queue: deque[str | bytes] = deque()
         self._queued_bytes = 0
@@ -158,7 +161,10 @@ class ServerWebSocket(WebSocket):
             self._heartbeat = self._start_heartbeat()
 
     def _handle(self, event: Incoming) -> None:
-        if isinstance(event, (str, bytes)):
+        if self._visit is not None and not isinstance(event, CloseReceived) and not self._visit.take():
+            if not self._closing:
+                self._nursery.start_soon(self.aclose, TRY_AGAIN_LATER, RATE_LIMIT)
+        elif isinstance(event, (str, bytes)):
             if not self._closing:
                 self._queue.append(event)
                 self._queued_bytes += len(event)

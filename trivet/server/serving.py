@@ -15,6 +15,7 @@ from trivet.raw import Response
 from trivet.registry import Registry, check_registry
 from trivet.runtime.host import Host, HostStatistics, open_host
 from trivet.runtime.logs import logger
+from trivet.server.access import ServerToken
 from trivet.server.connection import serve_wire
 from trivet.server.control_routes import check_pages
 from trivet.server.descriptors import raise_descriptor_limit
@@ -126,7 +127,9 @@ async def serve(
     *,
     listeners: Iterable[AnyListener] | None = None,
     limits: Limits | None = None,
+    token: str | None = None,
     allowed_origins: Iterable[str] = (),
+    allowed_hosts: Iterable[str] = (),
     ssl_context: ssl.SSLContext | None = None,
     pages: Mapping[str, Response] | None = None,
     handle_signals: bool = False,
@@ -144,16 +147,22 @@ async def serve(
     the same port, and so from their origin.
 
     A page of another site can have a name of its own lead to this machine. So a listener on a loopback address answers
-    403 `guard.host_not_allowed` to requests whose Host is neither an address nor localhost nor the host of an allowed
-    origin: behind a proxy that keeps the Host, name the origin here.
+    403 `guard.host_not_allowed` to requests whose Host is neither an address nor localhost, nor among `allowed_hosts`,
+    nor the host of an allowed origin: behind a proxy that keeps the Host, name it here. With `allowed_hosts` this holds
+    for every listener. "*" allows every Host.
 
-    There is no access control yet: whoever reaches the port can use every actor. Cancelling ends everything at once.
-    Raises OSError when it cannot listen, TypeError for anything but a Registry, ValueError for an origin that is none,
-    or a page in the protocol's way.
+    With a `token` whoever does not present it is answered 401 `api.unauthorized`; `open_client(token=)` and the token
+    of RivetKit's `createClient` do. Only preflights, `pages`, /, /health and /metadata, which say nothing of actors,
+    are open. Without one whoever reaches the port can use every actor as far as its hooks let them, and list, create
+    and destroy actors; a listener that other machines can reach is warned of in the log then.
+
+    Cancelling ends everything at once. Raises OSError when it cannot listen, TypeError for anything but a Registry,
+    ValueError for an origin, a host or a token that is none, or a page in the protocol's way.
     """
     check_registry(registry, "serve")
     check_pages(pages or {})
-    origins = Origins(allowed_origins)
+    origins = Origins(allowed_origins, allowed_hosts)
+    server_token = None if token is None else ServerToken(token)
     limits = limits or Limits()
     raise_descriptor_limit(limits.connections)
     opened = [] if listeners is None else list(listeners)
@@ -166,7 +175,10 @@ async def serve(
             # A second signal cancels the actors too, so its scope is around them.
             with trio.CancelScope() as everything:
                 async with open_host(registry, limits) as actors:
-                    server = Server(actors, Gateway(actors, origins, pages, _loopback(opened)), opened, everything)
+                    gateway = Gateway(actors, origins, pages, _loopback(opened), server_token)
+                    server = Server(actors, gateway, opened, everything)
+                    if token is None:
+                        _warn_if_public(server)
                     await server.run(handle_signals=handle_signals, task_status=task_status)
     finally:
         for listener in opened:
@@ -182,8 +194,9 @@ async def serve_stream(
 ) -> None:
     """Serve one connection on a stream of any kind until it ends, and close the stream.
 
-    For tests and for programs that accept connections themselves. With a `Server` it counts among its connections and
-    its origins hold; with a bare host those given here. `peer` is the address that actors see.
+    For tests and for programs that accept connections themselves. With a `Server` it counts among its connections, and
+    its origins, token and limits hold; with a bare host those given here, and no token. `peer` is the address that
+    actors see.
     """
     gateway = host.gateway if isinstance(host, Server) else Gateway(host, Origins(allowed_origins))
     await serve_wire(gateway, Wire(stream, peer=peer))
@@ -245,6 +258,16 @@ def _loopback(listeners: Iterable[AnyListener]) -> list[str]:
     """The addresses of those listeners that only this machine can reach."""
     addresses = [address for listener in listeners if (address := _address(listener)) is not None]
     return [host for host, _ in addresses if ipaddress.ip_address(host).is_loopback]
+
+
+def _warn_if_public(server: Server) -> None:
+    public = [host for host, _ in server.addresses if not ipaddress.ip_address(host).is_loopback]
+    if public:
+        logger.warning(
+            "this server listens on %s without a token: whoever reaches it can use, list, create and destroy every"
+            " actor. Set one with serve(token=...), --token or TRIVET_TOKEN, or listen on 127.0.0.1",
+            " and ".join(dict.fromkeys(public)),
+        )
 
 
 def _url(listener: AnyListener) -> str | None:

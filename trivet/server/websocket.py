@@ -7,7 +7,7 @@ import trio
 
 from trivet.errors import PublicError, internal_error
 from trivet.protocol.closing import format_reason
-from trivet.protocol.gateway import parse_gateway
+from trivet.protocol.gateway import Route, parse_gateway
 from trivet.protocol.params import decode_params_header, decode_params_token
 from trivet.protocol.subprotocols import Subprotocols, parse_subprotocols
 from trivet.protocol.values import UNDEFINED, Value
@@ -19,14 +19,17 @@ from trivet.server.events import EventsTransport
 from trivet.server.exchange import actor_request
 from trivet.server.frames import FORMATS, FrameFormat, close_frame
 from trivet.server.gateway import Gateway
-from trivet.server.http import Head, HttpError
+from trivet.server.http import Head, HttpError, error_status
 from trivet.server.incoming import IncomingMessages
+from trivet.server.peers import TRY_AGAIN_LATER, Visit
 from trivet.server.rawsocket import ServerWebSocket
 from trivet.server.wire import Wire
 
 _NORMAL: Final = 1000
 _UNSUPPORTED: Final = 1003
 _INTERNAL: Final = 1011
+
+_TOO_MANY: Final = 429
 
 _CONNECT: Final = "/connect"
 _INSPECTOR: Final = "/inspector/"
@@ -40,12 +43,8 @@ class Upgrade:
     offered: list[str]
     ray_id: str
     refusal: HttpError | None
+    visit: Visit | None
     trailing_data: bytes
-
-    @property
-    def welcome(self) -> bool:
-        """Whether it is not refused for the page that it comes from."""
-        return self.refusal is None
 
 
 @attrs.frozen
@@ -75,15 +74,16 @@ async def serve_websocket(gateway: Gateway, wire: Wire, upgrade: Upgrade) -> Non
     """Serve one WebSocket until it ends. One that is refused is closed with the error's name in the reason."""
     try:
         with gateway.websocket():
+            route = _admit(gateway, upgrade)
             if await _resume(gateway, wire, upgrade):
                 return
-            accepted = await _accept(gateway, wire, upgrade)
+            accepted = await _accept(gateway, wire, upgrade, route)
             kind = "raw" if accepted.format is None else "events"
             logger.debug("%s: %s connection from %s", accepted.instance.describe(), kind, wire.peer)
             if accepted.format is not None:
-                await _serve_events(gateway, wire, accepted, accepted.format, upgrade.trailing_data)
+                await _serve_events(gateway, wire, accepted, accepted.format, upgrade)
             else:
-                await _serve_raw(gateway, wire, accepted, upgrade.trailing_data)
+                await _serve_raw(gateway, wire, accepted, upgrade)
             logger.debug("%s: %s connection from %s is gone", accepted.instance.describe(), kind, wire.peer)
             return
     except _Unsupported:
@@ -91,8 +91,21 @@ async def serve_websocket(gateway: Gateway, wire: Wire, upgrade: Upgrade) -> Non
     except _Ended as ended:
         code, reason = ended.code, ended.reason
     except PublicError as error:
-        code, reason = _INTERNAL, format_reason(error.group, error.code, upgrade.ray_id)
+        code = TRY_AGAIN_LATER if error_status(error) == _TOO_MANY else _INTERNAL
+        reason = format_reason(error.group, error.code, upgrade.ray_id)
     await _refuse(gateway, wire, upgrade, code, reason)
+
+
+def _admit(gateway: Gateway, upgrade: Upgrade) -> Route | None:
+    """Whom it is for, if its sender may ask for that at all. Raises PublicError."""
+    if upgrade.visit is not None:
+        upgrade.visit.check()
+    if upgrade.refusal is not None:
+        raise upgrade.refusal
+    head = upgrade.head
+    route = parse_gateway(head.target, head.headers, upgrade.offered, limits=gateway.limits)
+    gateway.authorize(head, route, upgrade.offered)
+    return route
 
 
 async def _resume(gateway: Gateway, wire: Wire, upgrade: Upgrade) -> bool:
@@ -102,14 +115,14 @@ async def _resume(gateway: Gateway, wire: Wire, upgrade: Upgrade) -> bool:
     """
     asked = parse_subprotocols(upgrade.offered)
     frame_format = FORMATS.get(asked.encoding)
-    if asked.session is None or not asked.extended or not upgrade.welcome or frame_format is None:
+    if asked.session is None or not asked.extended or frame_format is None:
         return False
     session = gateway.host.sessions.get(asked.session.token)
     if session is None:
         return False
     if session.farewell is not None:
         raise _Ended(*session.farewell)
-    transport = EventsTransport(wire, frame_format, gateway.host.timers, gateway.limits, upgrade.trailing_data)
+    transport = _transport(gateway, wire, frame_format, upgrade)
     if not session.resume(transport, frame_format, asked.session.received):
         return False
     try:
@@ -119,13 +132,10 @@ async def _resume(gateway: Gateway, wire: Wire, upgrade: Upgrade) -> bool:
     return True
 
 
-async def _accept(gateway: Gateway, wire: Wire, upgrade: Upgrade) -> _Accepted:
+async def _accept(gateway: Gateway, wire: Wire, upgrade: Upgrade, route: Route | None) -> _Accepted:
     """The actor, and what it needs to know. Raises PublicError and _Unsupported."""
-    if upgrade.refusal is not None:
-        raise upgrade.refusal
     gateway.check()
     head = upgrade.head
-    route = parse_gateway(head.target, head.headers, upgrade.offered, limits=gateway.limits)
     if route is None or route.path.startswith(_INSPECTOR):
         raise PublicError("guard", "websocket_not_supported", "There is no WebSocket here")
     asked = parse_subprotocols(upgrade.offered)
@@ -154,10 +164,16 @@ def _params(gateway: Gateway, head: Head, asked: Subprotocols) -> Value:
     return UNDEFINED if header is None else decode_params_header(header, gateway.limits)
 
 
+def _transport(gateway: Gateway, wire: Wire, frame_format: FrameFormat, upgrade: Upgrade) -> EventsTransport:
+    return EventsTransport(
+        wire, frame_format, gateway.host.timers, gateway.limits, upgrade.trailing_data, upgrade.visit
+    )
+
+
 async def _serve_events(
-    gateway: Gateway, wire: Wire, accepted: _Accepted, frame_format: FrameFormat, trailing_data: bytes
+    gateway: Gateway, wire: Wire, accepted: _Accepted, frame_format: FrameFormat, upgrade: Upgrade
 ) -> None:
-    transport = EventsTransport(wire, frame_format, gateway.host.timers, gateway.limits, trailing_data)
+    transport = _transport(gateway, wire, frame_format, upgrade)
     opened = accepted.instance.open_session(
         transport, frame_format, params=accepted.params, request=accepted.request, extended=accepted.extended
     )
@@ -165,7 +181,7 @@ async def _serve_events(
         await transport.run(session)
 
 
-async def _serve_raw(gateway: Gateway, wire: Wire, accepted: _Accepted, trailing_data: bytes) -> None:
+async def _serve_raw(gateway: Gateway, wire: Wire, accepted: _Accepted, upgrade: Upgrade) -> None:
     async with trio.open_nursery() as nursery:
         websocket = ServerWebSocket(
             wire,
@@ -173,7 +189,8 @@ async def _serve_raw(gateway: Gateway, wire: Wire, accepted: _Accepted, trailing
             limits=gateway.limits,
             timers=gateway.host.timers,
             nursery=nursery,
-            trailing_data=trailing_data,
+            trailing_data=upgrade.trailing_data,
+            visit=upgrade.visit,
         )
         nursery.start_soon(websocket.read)
         code, reason = _NORMAL, ""

@@ -1,0 +1,209 @@
+"""What one peer address may have: connections at once, new connections and messages in a second.
+
+Programs of this machine are not limited, nor is a stream that has no address. Behind a proxy every client has the
+proxy's address: there the limits are the proxy's business, and here they are set to infinity.
+"""
+
+import ipaddress
+import math
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Final, final
+
+import trio
+
+from trivet.limits import Limits
+from trivet.runtime.logs import logger
+from trivet.server.http import HttpError
+
+# What ends a WebSocket that is over a limit.
+TRY_AGAIN_LATER: Final = 1013
+RATE_LIMIT: Final = "guard.rate_limit"
+
+# A bucket holds what so many seconds bring: a page that loads, or clients that all come back, are no flood.
+BURST: Final = 10.0
+
+# Refused connections that are told why, in a second; those on top of them are closed without a word.
+_TOLD_RATE: Final = 5.0
+
+# Addresses without a connection that are remembered. The one that left first is forgotten, and so forgiven, first.
+REMEMBERED: Final = 4096
+
+# Who has one IPv6 address has as a rule all of this network (RFC 6177).
+_IPV6_NETWORK: Final = 64
+
+_SECONDS_BETWEEN_WARNINGS: Final = 10.0
+
+
+@final
+class _Bucket:
+    """A token bucket, full at first. It holds one token at least, however low the rate is."""
+
+    __slots__ = ("_at", "_level", "_rate", "_size")
+
+    def __init__(self, rate: float, now: float) -> None:
+        self._rate = rate
+        self._size = max(1.0, rate * BURST)
+        self._level = self._size
+        self._at = now
+
+    def take(self, now: float) -> bool:
+        """Take a token. Whether there was one."""
+        self._fill(now)
+        if self._level < 1.0:
+            return False
+        self._level -= 1.0
+        return True
+
+    def full(self, now: float) -> bool:
+        """Whether nobody could tell it from a new one."""
+        self._fill(now)
+        return self._level >= self._size
+
+    def _fill(self, now: float) -> None:
+        self._level = min(self._size, self._level + (now - self._at) * self._rate)
+        self._at = now
+
+
+def _bucket(rate: float, now: float) -> _Bucket | None:
+    return None if math.isinf(rate) else _Bucket(rate, now)
+
+
+@final
+class _Peer:
+    """What is known of one address."""
+
+    __slots__ = ("admitted", "arrivals", "connections", "messages", "told")
+
+    def __init__(self, limits: Limits, now: float) -> None:
+        self.connections = 0
+        self.admitted = 0  # of them; those that are being refused keep nobody out
+        self.arrivals = _bucket(limits.peer_connection_rate, now)
+        self.messages = _bucket(limits.peer_message_rate, now)
+        self.told = _Bucket(_TOLD_RATE, now)
+
+    def forgettable(self, now: float) -> bool:
+        """Whether it is like an address that has never been here."""
+        return all(bucket is None or bucket.full(now) for bucket in (self.arrivals, self.messages, self.told))
+
+
+@final
+class Visit:
+    """One connection of an address that is limited."""
+
+    __slots__ = ("_excess", "_peers", "_who", "ignored")
+
+    def __init__(self, peers: "Peers", who: _Peer, excess: str, *, ignored: bool) -> None:
+        self._peers = peers
+        self._who = who
+        self._excess = excess
+        self.ignored: Final = ignored
+        """Whether it is to be closed without a word."""
+
+    @property
+    def admitted(self) -> bool:
+        """Whether it is within the limits of connections."""
+        return not self._excess
+
+    def check(self) -> None:
+        """Count one request. Raises HttpError 429 `guard.rate_limit`, after which the connection ends."""
+        if self._excess:
+            raise _rate_limit(self._excess)
+        if not self.take():
+            raise _rate_limit("Too many requests and messages")
+
+    def take(self) -> bool:
+        """Count one message. False for one too many."""
+        bucket = self._who.messages
+        if bucket is None or bucket.take(trio.current_time()):
+            return True
+        self._peers.warn("peer_message_rate")
+        return False
+
+
+@final
+class Peers:
+    """The addresses that are connected, and those that were a moment ago. Their number is bounded."""
+
+    __slots__ = ("_absent", "_limits", "_present", "_warned_at")
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._present: dict[str, _Peer] = {}
+        self._absent: dict[str, _Peer] = {}  # in the order in which they left
+        self._warned_at = -math.inf
+
+    def __len__(self) -> int:
+        return len(self._present) + len(self._absent)
+
+    @contextmanager
+    def connection(self, address: str | None) -> Generator[Visit | None, None, None]:
+        """One connection while it lasts; None for one that is not limited."""
+        key = _key(address)
+        if key is None:
+            yield None
+            return
+        now = trio.current_time()
+        who = self._present.get(key) or self._absent.pop(key, None) or _Peer(self._limits, now)
+        self._present[key] = who
+        who.connections += 1
+        visit = self._judge(who, now)
+        who.admitted += visit.admitted
+        try:
+            yield visit
+        finally:
+            who.admitted -= visit.admitted
+            who.connections -= 1
+            if not who.connections:
+                del self._present[key]
+                self._absent[key] = who
+                self._forget()
+
+    def _judge(self, who: _Peer, now: float) -> Visit:
+        if who.admitted >= self._limits.peer_connections:
+            limit, excess = "peer_connections", "Too many connections"
+        elif who.arrivals is not None and not who.arrivals.take(now):
+            limit, excess = "peer_connection_rate", "Too many new connections"
+        else:
+            return Visit(self, who, "", ignored=False)
+        self.warn(limit)
+        return Visit(self, who, excess, ignored=not who.told.take(now))
+
+    def _forget(self) -> None:
+        now = trio.current_time()
+        while self._absent:
+            key, who = next(iter(self._absent.items()))
+            if len(self._absent) <= REMEMBERED and not who.forgettable(now):
+                return
+            del self._absent[key]
+
+    def warn(self, limit: str) -> None:
+        """Say in the log that a limit was reached: not more often than somebody would want to read it."""
+        now = trio.current_time()
+        if now >= self._warned_at + _SECONDS_BETWEEN_WARNINGS:
+            self._warned_at = now
+            logger.warning(
+                "an address has reached Limits.%s = %g and is refused; if it is a proxy's, set the limits of peers to"
+                " math.inf",
+                limit,
+                getattr(self._limits, limit),
+            )
+
+
+def _key(address: str | None) -> str | None:
+    """What is counted as one peer; None for what is not limited."""
+    if address is None:
+        return None
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:
+        return address  # `serve_stream` takes any name
+    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
+        ip = ip.ipv4_mapped
+    if ip.is_loopback:
+        return None
+    return str(ip) if ip.version == 4 else str(ipaddress.ip_network((int(ip), _IPV6_NETWORK), strict=False))
+
+
+def _rate_limit(excess: str) -> HttpError:
+    return HttpError(429, "guard", "rate_limit", f"{excess} from this address", close=True)
