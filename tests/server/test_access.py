@@ -5,6 +5,7 @@ import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import ClassVar
 
 import attrs
 import pytest
@@ -12,12 +13,15 @@ import trio
 import trio.testing
 
 from tests.server.support import REGISTRY, HttpPeer, WebSocketPeer, to
+from trivet.actor import Actor, action
 from trivet.client import open_client
 from trivet.errors import ActorError
+from trivet.event import Event
 from trivet.limits import Limits
-from trivet.raw import Response
+from trivet.raw import Request, Response, WebSocket
+from trivet.registry import Registry
 from trivet.runtime.host import Host, open_host
-from trivet.server import Server, serve
+from trivet.server import Server, serve, serve_stream
 from trivet.server.access import ServerToken
 from trivet.server.connection import serve_wire
 from trivet.server.gateway import Gateway
@@ -178,6 +182,71 @@ async def test_a_session_is_not_gone_on_with_without_the_token() -> None:
             to("/connect") + "&rvt-token=plain-token", [*offered, f"trivet_session.{session}.0"]
         )
         assert "resumed" in str(await heir.next_event())
+
+
+class Door(Actor[None, None, object]):
+    """Writes down what its hooks see of whoever comes."""
+
+    seen: ClassVar[list[tuple[object, ...]]] = []
+    opened = Event(int)
+
+    @opened.can_subscribe
+    def may_subscribe(self, conn: object) -> bool:
+        return self._note("can_subscribe", self.conn.params)
+
+    def on_before_connect(self, params: object) -> None:
+        self._note("on_before_connect", params)
+
+    def create_conn_state(self, params: object) -> None:
+        self._note("create_conn_state", params)
+
+    def on_connect(self, conn: object) -> None:
+        self._note("on_connect", self.conn.params)
+
+    @action
+    def knock(self) -> bool:
+        return self._note("action", self.conn.params)
+
+    def on_request(self, request: Request) -> Response:
+        self._note("on_request", self.conn.params)
+        return Response("x")
+
+    async def on_websocket(self, websocket: WebSocket) -> None:
+        self._note("on_websocket", self.conn.params)
+
+    def _note(self, hook: str, params: object) -> bool:
+        headers = self.request.headers
+        self.seen.append((hook, params, headers["authorization"], headers["origin"], self.request.peer))
+        return True
+
+
+async def test_hooks_see_headers_params_origin_and_address_of_whoever_comes() -> None:
+    Door.seen.clear()
+    whoever = [("authorization", "Bearer mine"), ("origin", "http://localhost:3000")]
+    raw = [(name.encode(), value.encode()) for name, value in whoever]
+    async with open_host(Registry(Door), Limits()) as host, trio.open_nursery() as nursery:
+
+        def stream() -> trio.abc.Stream:
+            ours, theirs = trio.testing.memory_stream_pair()
+            nursery.start_soon(partial(serve_stream, host, theirs, peer="192.0.2.7"))
+            return ours
+
+        in_header = [*whoever, ("x-rivet-conn-params", '{"a":1}')]
+        http = HttpPeer(stream())
+        assert (await http.request("POST", to("/action/knock", "door"), b'{"args":[]}', in_header)).status == 200
+        assert (await http.request("GET", to("/request/", "door"), headers=in_header)).status == 200
+        offered = ["rivet", "rivet_conn_params.%7B%22a%22%3A1%7D"]
+        events = await WebSocketPeer(stream()).open(to("/connect", "door"), offered, raw)
+        assert "Init" in await events.next_text()
+        subscription = {"tag": "SubscriptionRequest", "val": {"eventName": "opened", "subscribe": True}}
+        await events.send_text(json.dumps({"body": subscription}))
+        await (await WebSocketPeer(stream()).open(to("/websocket/", "door"), offered, raw)).next_close()
+        nursery.cancel_scope.cancel()
+    admission = {"on_before_connect", "create_conn_state", "on_connect"}
+    assert {hook for hook, *_ in Door.seen} == {*admission, "can_subscribe", "action", "on_request", "on_websocket"}
+    assert sum(hook == "on_before_connect" for hook, *_ in Door.seen) == 4  # on each of the four ways
+    for _, *seen in Door.seen:
+        assert seen == [{"a": 1}, "Bearer mine", "http://localhost:3000", "192.0.2.7"]
 
 
 @pytest.mark.parametrize("token", ["", " ", "with space", "a,b", "caf\xe9", "line\n"])
