@@ -7,17 +7,17 @@ from typing import Final, TypeAlias, cast
 import attrs
 import trio
 
-from trivet.testing.recording import (
+from trivet.testing.recording import Journal
+from trivet.testing.records import (
     NEVER,
     Arrived,
     Called,
     Emitted,
-    Journal,
     SentCall,
     Subscription,
     Trace,
     Watched,
-    journal_of,
+    events_by_actor,
 )
 
 RULES: Final = {
@@ -117,7 +117,7 @@ class DeliveryChecker:
             raise found[0]
 
     def _violations(self, *, settled: bool, over: bool) -> Iterator[Violation]:
-        emitted = journal_of(self._journal.entries)
+        emitted = events_by_actor(self._journal.entries)
         yield from _judge_turns(self._journal)
         for watched in self._journal.watched:
             starts = yield from _match_calls(self._journal, watched)

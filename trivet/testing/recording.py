@@ -1,28 +1,23 @@
-"""What actors did, taken down at the actors, and what clients saw, taken down at the clients.
+"""What actors did, taken down at the actors; what clients saw is taken down at the clients, see `watching`.
 
 Whatever lies between, from the emitter to the listeners, is what a check of delivery is about, so nothing is taken
-down there. This is the one module of the kit that reaches into the runtime and the client: the actor's emitter and the
-functions of its definition, a connection's calls and listeners.
+down there. These are the two modules of the kit that reach into the runtime and the client: this one to the actor's
+emitter and the functions of its definition, the other to a connection's calls and listeners.
 """
 
 import copy
 import types
-from collections.abc import Awaitable, Callable, Generator, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Final, Literal, TypeAlias, cast
+from typing import Any, Literal, cast
 
 import attrs
 
 from trivet.actor import Actor
-from trivet.client.calls import Pending, PendingCall
-from trivet.client.connection import Connection, Status
-from trivet.client.ending import Closed
-from trivet.client.listeners import Listener, Missing
+from trivet.client.connection import Connection
 from trivet.definition import ActionDefinition, ActorDefinition, EventDefinition
-from trivet.errors import ActorError, Dropped, TrivetError
-from trivet.protocol.codec import Codec, codec_for
-from trivet.protocol.messages import ActionRequest
+from trivet.errors import TrivetError
 from trivet.protocol.messages import Event as EventMessage
 from trivet.protocol.values import Value
 from trivet.registry import Registry
@@ -31,151 +26,10 @@ from trivet.runtime.connection import Conn
 from trivet.runtime.instance import Instance
 from trivet.runtime.session import Session
 from trivet.testing.network import Link
-
-NEVER: Final = 1 << 60
-"""A moment that does not come."""
-
-_CODEC: Final = cast("Codec", codec_for("bare"))
-
-
-def value_key(values: Iterable[Value]) -> bytes:
-    """The same for what a client gets as for what was emitted, whatever Python types stand for it."""
-    encoded = _CODEC.encode_action_request(list(values))
-    return _CODEC.encode_action_request(_CODEC.decode_action_request(encoded))
-
-
-# -- at the actor -----------------------------------------------------------------------------------------------------
-
-
-@attrs.define(eq=False)
-class Called:
-    """An action, or a hook of a connection, from its beginning to its return."""
-
-    what: Literal["action", "on_connect", "on_disconnect"]
-    name: str
-    actor: str
-    conn: str | None
-    kind: str
-    moment: int
-    serial: bool
-    args: tuple[bytes, ...] | None = None
-    returned: int = NEVER
-    raised: bool = False
-
-    def __str__(self) -> str:
-        return self.name
-
-
-@attrs.define(eq=False)
-class Emitted:
-    """One event. `to` and `perhaps` are connections that get it if they are subscribed; `only` gets it in any case."""
-
-    number: int
-    actor: str
-    moment: int
-    event: str
-    values: Sequence[Value]
-    key: bytes
-    conns: frozenset[str]
-    to: frozenset[str] = frozenset()
-    perhaps: frozenset[str] = frozenset()
-    only: str | None = None
-    cause: Called | None = None
-
-    def __str__(self) -> str:
-        return f"{self.event} #{self.number}"
-
-    @property
-    def text(self) -> str:
-        """With its payload, cut off where it is long."""
-        payload = ", ".join(map(repr, self.values))
-        return f"{self} ({payload if len(payload) <= 80 else payload[:77] + '...'})"
-
-
-Entry: TypeAlias = Called | Emitted
+from trivet.testing.records import CODEC, NEVER, Called, Emitted, Entry, Watched, value_key
+from trivet.testing.watching import watch
 
 _current: ContextVar[Called | None] = ContextVar("trivet_testing_called", default=None)
-
-
-# -- at the client ----------------------------------------------------------------------------------------------------
-
-
-@attrs.define(eq=False)
-class SentCall:
-    """A call of a connection, in the order of sending."""
-
-    moment: int
-    id: int
-    name: str
-    args: tuple[bytes, ...]
-    answers: int = 0
-    error: ActorError | None = None
-    given_up: bool = False
-    """The caller does not wait any more, or was told that the call may or may not have run."""
-
-    def __str__(self) -> str:
-        return self.name
-
-
-@attrs.define(eq=False)
-class Subscription:
-    """An event got its first listener, or lost its last."""
-
-    moment: int
-    event: str
-    wanted: bool
-    trace: "Trace | None" = None
-    refused: bool = False
-
-
-@attrs.define(eq=False)
-class Arrived:
-    """An event, an answer, or the news that events of a name were dropped, in the order of arrival."""
-
-    moment: int
-    event: str | None
-    values: Sequence[Value] = ()
-    key: bytes = b""
-    call: SentCall | None = None
-    dropped: tuple[str, int] | None = None
-
-
-@attrs.define(eq=False)
-class Trace:
-    """One connection as the actor counts them: from its admission to its end, on however many transports."""
-
-    name: str
-    conn: str
-    actor: str
-    subscribed_first: list[Subscription]
-    arrived: list[Arrived] = attrs.field(factory=list[Arrived])
-    ended: int | None = None
-    why: str = ""
-
-
-@attrs.define(eq=False)
-class Watched:
-    """One `connect()` of a client, with the connections that it had one after the other."""
-
-    name: str
-    link: Link
-    sent: list[SentCall | Subscription] = attrs.field(factory=list["SentCall | Subscription"])
-    traces: list[Trace] = attrs.field(factory=list[Trace])
-    early: list[Arrived] = attrs.field(factory=list[Arrived])
-    connected: bool = False
-    waiting: int = 0
-
-    @property
-    def live(self) -> Trace | None:
-        """The connection that has not ended."""
-        return self.traces[-1] if self.traces and self.traces[-1].ended is None else None
-
-    @property
-    def calls(self) -> list[SentCall]:
-        return [sent for sent in self.sent if isinstance(sent, SentCall)]
-
-
-# -- both -------------------------------------------------------------------------------------------------------------
 
 
 class Journal:
@@ -326,95 +180,7 @@ class Journal:
         count = sum(one.link is link for one in self.watched)
         watched = Watched(link.name if not count else f"{link.name}, connection {count + 1}", link)
         self.watched.append(watched)
-        calls, listeners, codec = connection._calls, connection._listeners, connection._codec
-        send, answer, dispatch, subscribe = calls.send, calls.answer, listeners.dispatch, listeners._subscribe
-        mark, refuse = listeners.mark, listeners.refuse
-        sent_calls: dict[int, SentCall] = {}
-
-        async def recorded_send(key: Hashable, pending: Pending, ended: Callable[[], Exception | None]) -> Value:
-            if not isinstance(pending, PendingCall):
-                return await send(key, pending, ended)
-            call_id = pending.id
-            request = cast("ActionRequest", codec.decode_to_server(pending.payload))
-            sent = SentCall(self.now, call_id, request.name, tuple(value_key([arg]) for arg in request.args))
-            watched.sent.append(sent)
-            sent_calls[call_id] = sent
-            watched.waiting += 1
-            try:
-                return await send(key, pending, ended)
-            except ActorError as error:
-                sent.error = error
-                raise
-            except BaseException:
-                sent.given_up = True
-                raise
-            finally:
-                watched.waiting -= 1
-
-        def arrive(arrived: Arrived) -> None:
-            trace = watched.live if watched.connected else None
-            (watched.early if trace is None else trace.arrived).append(arrived)
-
-        def recorded_answer(key: Hashable, *args: Any, **kwargs: Any) -> bool:
-            sent = sent_calls.get(key) if isinstance(key, int) else None
-            if sent is not None:
-                sent.answers += 1
-                arrive(Arrived(self.now, None, call=sent))
-            return answer(key, *args, **kwargs)
-
-        def recorded_dispatch(name: str, payload: Sequence[Value]) -> None:
-            arrive(Arrived(self.now, name, payload, value_key(payload)))
-            dispatch(name, payload)
-
-        def recorded_subscribe(name: str, wanted: bool) -> None:
-            subscribe(name, wanted)
-            if watched.traces:  # without a transport it is sent on the next, or is among the first of a new session
-                watched.sent.append(Subscription(self.now, name, wanted, watched.traces[-1]))
-
-        def recorded_mark(marked: Sequence[Listener], reason: Missing) -> bool:
-            if isinstance(reason, Dropped):
-                arrive(Arrived(self.now, None, dropped=(reason.event, reason.count)))
-            return mark(marked, reason)
-
-        def recorded_refuse(name: str, error: ActorError) -> None:
-            asked = [*(watched.traces[-1].subscribed_first if watched.traces else ()), *watched.sent]
-            for sent in reversed(asked):
-                if isinstance(sent, Subscription) and sent.wanted and sent.event == name:
-                    sent.refused = True
-                    break
-            refuse(name, error)
-
-        def status_changed(status: Status) -> None:
-            watched.connected = status == "connected"
-            trace = watched.traces[-1] if watched.traces else None
-            if status == "connected":
-                conn_id, actor_id = connection.conn_id, connection.actor_id
-                assert conn_id is not None
-                assert actor_id is not None
-                if trace is None or trace.conn != conn_id:
-                    first = [
-                        Subscription(self.now, name, True)
-                        for name in dict.fromkeys(one.event.name for one in listeners.all())
-                    ]
-                    trace = Trace(watched.name, conn_id, actor_id, first)
-                    watched.traces.append(trace)
-                trace.ended = None
-                trace.arrived += watched.early
-                watched.early.clear()
-            elif trace is not None and trace.ended is None:
-                trace.ended = self.now
-
-        def closed(how: Closed) -> None:
-            if watched.traces:
-                watched.traces[-1].why = f"{how.code} {how.reason}".rstrip()
-                watched.traces[-1].ended = self.now
-
-        patched: Any = connection
-        patched._calls.send, patched._calls.answer = recorded_send, recorded_answer
-        patched._listeners.dispatch, patched._listeners._subscribe = recorded_dispatch, recorded_subscribe
-        patched._listeners.mark, patched._listeners.refuse = recorded_mark, recorded_refuse
-        connection.on_status_change(status_changed)
-        connection.on_close(closed)
+        watch(connection, watched, lambda: self.now)
         return watched
 
 
@@ -432,7 +198,7 @@ def _checked(instance: Instance, event: Any, args: Sequence[object]) -> tuple[st
     known: EventDefinition | None
     known, name = instance.emitter._resolve(event)
     values = [definition.dump_any(arg) for arg in args] if known is None else known.dump(args)
-    payload = _CODEC.encode_to_client(EventMessage(name, values))
+    payload = CODEC.encode_to_client(EventMessage(name, values))
     if len(payload) > instance.host.limits.outgoing_message:
         raise answers.outgoing_too_long()
     return name, values
@@ -546,12 +312,3 @@ def _observed_event(event: EventDefinition, journal: Journal) -> EventDefinition
             return await allowed if hasattr(allowed, "__await__") else allowed
 
     return attrs.evolve(event, subscribe_hook=observed)
-
-
-def journal_of(entries: Sequence[Entry]) -> Mapping[str, list[Emitted]]:
-    """The events of each actor, in the order in which it emitted them."""
-    found: dict[str, list[Emitted]] = {}
-    for entry in entries:
-        if isinstance(entry, Emitted):
-            found.setdefault(entry.actor, []).append(entry)
-    return found
