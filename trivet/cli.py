@@ -1,6 +1,7 @@
 """The `trivet` command. Subcommands stand in a table; `serve` is one of them."""
 
 import argparse
+import contextlib
 import errno
 import importlib
 import logging
@@ -26,6 +27,7 @@ from trivet.server import DEFAULT_PORT, Server, serve
 from trivet.server.access import ServerToken
 from trivet.server.origins import Origins
 from trivet.server.serving import AnyListener
+from trivet.typescript import declarations
 
 logger: Final = logging.getLogger("trivet")
 
@@ -122,13 +124,17 @@ def _is_prefix(missing: str | None, module_name: str) -> bool:
     return missing is not None and f"{module_name}.".startswith(f"{missing}.")
 
 
+def _add_target(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("target", metavar="module:registry", help="where the Registry is, as in chat_room:registry")
+
+
 def _add_address(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=_port, default=DEFAULT_PORT, help="0 is any free one (default: %(default)s)")
 
 
 def _configure_serve(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("target", metavar="module:registry", help="where the Registry is, as in chat_room:registry")
+    _add_target(parser)
     _add_address(parser)
     parser.add_argument(
         "--fd",
@@ -207,6 +213,15 @@ async def _serve(
         handle_signals=True,
         task_status=_Announcement(lambda server: f"trivet serves {', '.join(server.host.registry)} on {_urls(server)}"),
     )
+
+
+def _run_types(arguments: argparse.Namespace) -> int:
+    with contextlib.redirect_stdout(sys.stderr):  # what the module prints is no part of the file
+        registry = load_registry(arguments.target)
+    text = declarations(registry, arguments.target)
+    with open(sys.stdout.fileno(), "w", encoding="utf-8", newline="\n", closefd=False) as file:  # on every system
+        file.write(text)
+    return 0
 
 
 def _run_demo(arguments: argparse.Namespace) -> int:
@@ -326,5 +341,6 @@ def _fd(text: str) -> _Fd:
 
 COMMANDS: Final = (
     Command("serve", "Serve the actors of a registry.", _configure_serve, _run_serve),
+    Command("types", "Write a registry's types for RivetKit's TypeScript client.", _add_target, _run_types),
     Command("demo", "Open a chat room in the browser, and show its events here.", _add_address, _run_demo),
 )
