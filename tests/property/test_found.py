@@ -1,8 +1,11 @@
 """What the search has found, each in as few steps as it takes."""
 
+import trio
+import trio.testing
+
 from tests.runtime.support import settled
 from tests.runtime.test_sessions import Returning
-from trivet import Actor, Event, Limits, Registry, action
+from trivet import Actor, Conn, Event, Limits, Registry, action
 from trivet.protocol.messages import SubscriptionRequest
 from trivet.runtime.host import open_host
 
@@ -11,6 +14,18 @@ LIMITS = Limits(outbox_soft_messages=7)
 
 class Feed(Actor):
     oldest = Event(int, overflow="drop_oldest")
+    slow = Event(int)
+
+    def __init__(self) -> None:
+        self.left: list[str] = []
+
+    @slow.can_subscribe
+    async def take_your_time(self, conn: Conn) -> bool:
+        await trio.sleep(1)
+        return True
+
+    def on_disconnect(self, conn: Conn) -> None:
+        self.left.append(conn.id)
 
     @action
     def emit(self, first: int, last: int) -> None:
@@ -34,3 +49,18 @@ async def test_what_a_client_may_have_does_not_give_way_while_it_is_away() -> No
         assert client.events == [0, 1, 2, 7, 8]
         assert '+["dropped","oldest",4]' in client.seen
         client.session.end(1000, "")
+
+
+async def test_an_actor_that_stops_waits_for_a_subscription_that_is_being_decided(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Its connection leaves when nothing of it is under way, and the actor had ended by then, without on_disconnect."""
+    async with open_host(Registry(Feed), LIMITS) as host:
+        instance, _ = await host.get_or_create("default", "feed", ())
+        client = Returning(host, instance)
+        await client.open()
+        client.session.receive(SubscriptionRequest("slow", True))
+        instance.request_stop(destroy=False)
+        await instance.ended.wait()
+        assert isinstance(instance.actor, Feed)
+        assert instance.actor.left == [client.session.conn.id]

@@ -544,7 +544,9 @@ class Session:
             self._subscribed(name, answer_to)
             return True
         self._starting = True
-        self._scope.start_soon(self._ask, event, event.subscribe_hook, answer_to)
+        decided = trio.Event()
+        self.instance.run_outside(decided.wait)  # a stop waits too: until then this connection has not left
+        self._scope.start_soon(self._ask, event, event.subscribe_hook, answer_to, decided)
         return False
 
     def _subscription_error(self, event: EventDefinition | None) -> PublicError | None:
@@ -554,7 +556,9 @@ class Session:
             return PublicError("actor", "event_not_found", "The actor has no such event")
         return None
 
-    async def _ask(self, event: EventDefinition, hook: Callable[[Any, Any], Any], answer_to: int | None) -> None:
+    async def _ask(
+        self, event: EventDefinition, hook: Callable[[Any, Any], Any], answer_to: int | None, decided: trio.Event
+    ) -> None:
         instance = self.instance
         try:
             with instance.caused_by(self.conn, self._chain):
@@ -571,6 +575,7 @@ class Session:
         finally:  # also when the client has left: the calls behind it go on
             self._starting = False
             self._advance()
+            decided.set()
 
     def _subscribed(self, name: str, answer_to: int | None) -> None:
         if name not in self.subscriptions:
