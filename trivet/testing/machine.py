@@ -109,11 +109,11 @@ class TrioMachine(RuleBasedStateMachine):
         super().__init__()
         self.nursery: trio.Nursery
         """For tasks of an example. What they do goes on while rules run."""
-        self._ticks: deque[Callable[[], object]] = deque()
-        self._started = False
-        self._running = False
-        self._result: outcome.Outcome[None] | None = None
-        self._held: dict[int, _Held] = {}
+        self.__ticks: deque[Callable[[], object]] = deque()
+        self.__started = False
+        self.__running = False
+        self.__result: outcome.Outcome[None] | None = None
+        self.__held: dict[int, _Held] = {}
 
     @initialize(schedule=seeds)
     def schedule(self, schedule: int) -> None:
@@ -123,20 +123,20 @@ class TrioMachine(RuleBasedStateMachine):
 
     def start(self) -> None:
         """Begin the run, unless it has begun. It begins by itself with the first async method."""
-        if self._started:
+        if self.__started:
             return
-        self._started = True
+        self.__started = True
         seed_scheduler(0)
         trio.lowlevel.start_guest_run(
-            self._main,
-            run_sync_soon_threadsafe=self._ticks.append,
-            run_sync_soon_not_threadsafe=self._ticks.append,
-            done_callback=self._done,
+            self.__main,
+            run_sync_soon_threadsafe=self.__ticks.append,
+            run_sync_soon_not_threadsafe=self.__ticks.append,
+            done_callback=self.__done,
             clock=trio.testing.MockClock(autojump_threshold=0),
             restrict_keyboard_interrupt_to_checkpoints=True,
         )
-        self._running = True
-        self._pump(lambda: hasattr(self, "nursery"))
+        self.__running = True
+        self.__pump(lambda: hasattr(self, "nursery"))
         self.run(self.open)
 
     # -- for subclasses -----------------------------------------------------------------------------------------------
@@ -146,8 +146,8 @@ class TrioMachine(RuleBasedStateMachine):
 
     async def aclose(self) -> None:
         """Runs last in each example, also after a failure. Leaves what was entered, the last first."""
-        for held in reversed(list(self._held.values())):
-            await self._leave(held)
+        for held in reversed(list(self.__held.values())):
+            await self.__leave(held)
 
     async def enter(self, context: AbstractAsyncContextManager[T]) -> T:
         """The value of `async with context`, which lasts from this rule on until `leave`, or the end of the example.
@@ -158,15 +158,15 @@ class TrioMachine(RuleBasedStateMachine):
         await self.nursery.start(_hold, held)
         if held.error is not None:
             raise held.error
-        self._held[id(held.value)] = held
+        self.__held[id(held.value)] = held
         return cast("T", held.value)
 
     async def leave(self, value: object) -> None:
         """Leave the context that `enter` gave this value of. Raises what its end raises."""
-        await self._leave(self._held[id(value)])
+        await self.__leave(self.__held[id(value)])
 
-    async def _leave(self, held: _Held) -> None:
-        del self._held[id(held.value)]
+    async def __leave(self, held: _Held) -> None:
+        del self.__held[id(held.value)]
         held.leave.set()
         await held.left.wait()
         if held.error is not None:
@@ -191,9 +191,9 @@ class TrioMachine(RuleBasedStateMachine):
             results.append(await outcome.acapture(guarded))
 
         self.nursery.start_soon(task, name=getattr(async_fn, "__qualname__", None))
-        self._pump(lambda: bool(results))
+        self.__pump(lambda: bool(results))
         if self.nursery.cancel_scope.cancel_called:  # some other task has failed, which is what there is to tell
-            self._pump(lambda: False)
+            self.__pump(lambda: False)
         return results[0].unwrap()
 
     def call(self, fn: Callable[[Unpack[Ts]], T], *args: *Ts) -> T:
@@ -210,7 +210,7 @@ class TrioMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """End the run, and look for what it left behind."""
-        if not self._running:
+        if not self.__running:
             return
         left: list[str] = []
         try:
@@ -218,32 +218,32 @@ class TrioMachine(RuleBasedStateMachine):
             self.settle()
             left = [task.name for task in self.nursery.child_tasks]
         finally:
-            if self._running:
-                self.nursery.start_soon(self._stop)
-                self._pump(lambda: not self._running)
+            if self.__running:
+                self.nursery.start_soon(self.__stop)
+                self.__pump(lambda: not self.__running)
         assert not left, f"tasks that outlived their owners: {left}"
 
     # -- the run ------------------------------------------------------------------------------------------------------
 
-    async def _main(self) -> None:
+    async def __main(self) -> None:
         async with trio.open_nursery() as self.nursery:
             await trio.sleep_forever()
 
-    async def _stop(self) -> None:
+    async def __stop(self) -> None:
         self.nursery.cancel_scope.cancel()
 
-    def _done(self, result: "outcome.Outcome[Any]") -> None:
-        self._running = False
-        self._result = result
+    def __done(self, result: "outcome.Outcome[Any]") -> None:
+        self.__running = False
+        self.__result = result
 
-    def _pump(self, until: Callable[[], bool]) -> None:
+    def __pump(self, until: Callable[[], bool]) -> None:
         while not until():
-            if not self._running:
-                assert self._result is not None
+            if not self.__running:
+                assert self.__result is not None
                 with _alone():
-                    self._result.unwrap()
+                    self.__result.unwrap()
                 raise RuntimeError("the Trio run has ended")
-            self._ticks.popleft()()
+            self.__ticks.popleft()()
 
 
 def _in_the_run(method: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[..., Any]:
