@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from logging import LoggerAdapter
 from typing import (
     TYPE_CHECKING,
@@ -16,6 +16,7 @@ from typing import (
     Protocol,
     TypeAlias,
     cast,
+    get_args,
     overload,
 )
 
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from trivet.runtime.connection import Conn, Conns
     from trivet.runtime.emit import BroadcastResult
     from trivet.runtime.instance import ActorStatistics, Instance
+    from trivet.runtime.schedules import Schedules
+    from trivet.runtime.state import StoredState
 
 S = TypeVar("S", default=None)
 CS = TypeVar("CS", default=None)
@@ -46,11 +49,12 @@ Raw_co = TypeVar("Raw_co", covariant=True)
 
 
 Abandoned: TypeAlias = Literal["finish", "cancel"]
+Durability: TypeAlias = Literal["gated", "interval", "none"]
 
 
 def _positive(_: object, attribute: "attrs.Attribute[Any]", value: float | None) -> None:
     if value is not None and not value > 0:
-        raise ValueError(f"{attribute.name}={value!r}: use a number of seconds above 0, or None")
+        raise ValueError(f"{attribute.name}={value!r}: use a number above 0, or None")
 
 
 @attrs.frozen(kw_only=True)
@@ -58,14 +62,27 @@ class Options:
     """Behaviour of an actor class, or the defaults of a registry. None means: what the registry or Limits say.
 
     `concurrent`: every action neither takes nor waits for the actor's turn. `strict`: only declared events may be
-    emitted or subscribed to, and every emit is checked, with or without a recipient: recommended in tests. Raises
-    ValueError for a timeout that is not above 0.
+    emitted or subscribed to, and every emit is checked, with or without a recipient: recommended in tests.
+
+    `durability` says when what an actor does is saved, with a store that survives its process. "gated" (default):
+    nobody sees an effect before it is saved. "interval": within a second of the change, whoever has seen it. "none":
+    when the actor goes to sleep, and where it calls `save`. `state_version` counts up with each change of the state's
+    class that `on_migrate` sees to. `sleep_after` seconds without anything to do the actor goes to sleep (math.inf:
+    never); any connection keeps it awake, unless `sleep_with_connections`.
+
+    Raises ValueError for a number that is not above 0, and for another durability.
     """
 
     action_timeout: float | None = attrs.field(default=None, validator=_positive)
     connect_hook_timeout: float | None = attrs.field(default=None, validator=_positive)
     concurrent: bool | None = None
     strict: bool | None = None
+    durability: Durability | None = attrs.field(
+        default=None, validator=attrs.validators.optional(attrs.validators.in_(get_args(Durability)))
+    )
+    state_version: int | None = attrs.field(default=None, validator=_positive)
+    sleep_after: float | None = attrs.field(default=None, validator=_positive)
+    sleep_with_connections: bool | None = None
 
     def over(self, defaults: "Options") -> "Options":
         """These options, with the gaps filled from `defaults`."""
@@ -337,20 +354,65 @@ class Actor(Generic[S, CS, CP]):
         self._instance.start_background(fn, args)
 
     def destroy(self) -> None:
-        """Ask for the end of this actor. Returns at once; what runs and what had arrived is finished first."""
+        """Ask for the end of this actor. Returns at once; what runs and what had arrived is finished first.
+
+        Its connections are closed with 1000 `actor.stopped`, its state and schedules are forgotten, its key is free.
+        """
         self._instance.request_destroy()
+
+    def sleep(self) -> None:
+        """Ask for sleep. Returns at once; what runs and what had arrived is finished first, then `on_sleep` runs.
+
+        Connections stay, whatever `Options.sleep_with_connections` says, and what arrives for the actor wakes it.
+        """
+        self._instance.request_sleep()
+
+    async def save(self) -> None:
+        """Wait until everything that has changed up to now is saved. Raises PublicError `actor.save_failed`.
+
+        For effects outside of trivet, that must not be seen before the state that goes with them. Cancelling stops
+        waiting; it is saved all the same. Before the end of `on_create` there is nothing to save, and it returns.
+        """
+        await self._instance.save()
+
+    @property
+    def schedule(self) -> "Schedules":
+        """Actions to be run later, kept with the state."""
+        return self._instance.schedules
+
+    @property
+    def stored(self) -> "StoredState | None":
+        """Inside `on_migrate`: the state as it was stored, to be changed where it is of an older version.
+
+        None in the first life, and everywhere else.
+        """
+        return self._instance.stored
+
+    def keep_awake(self) -> AbstractContextManager[None]:
+        """`with self.keep_awake():` the actor does not go to sleep, and a stop waits within its grace."""
+        return self._instance.vigil()
+
+    def wait_until(self, fn: Callable[[Unpack[Ts]], Awaitable[object]], *args: *Ts) -> None:
+        """Run `fn` in the background, like `start_soon`; sleep and stop wait for it within the grace."""
+        self._instance.finish_first(fn, args)
 
     # -- hooks --------------------------------------------------------------------------------------------------------
     # `create_state(input)` and `on_create(input)` are hooks too; their parameter is typed by the class that has them.
 
     def on_migrate(self, is_new: bool) -> Awaitable[None] | None:
-        """First of all in each life, before there is state."""
+        """First of all in each life, before there is state. What was stored is `self.stored`, and may be changed."""
 
     def on_wake(self) -> Awaitable[None] | None:
         """In each life once there is state, before the first connection."""
 
     def run(self) -> Awaitable[None] | None:
         """Background task of each life. When it raises, that is logged and the actor lives on."""
+
+    def on_sleep(self) -> Awaitable[None] | None:
+        """Last before sleep and before a stop of the server, not before a crash. What it changes is saved.
+
+        Everything works in it, and its events arrive; what comes for the actor meanwhile waits for its next life.
+        """
 
     def on_destroy(self) -> Awaitable[None] | None:
         """Last, when the actor is destroyed. Its connections are still there."""
@@ -389,6 +451,7 @@ HOOKS: Final = (
     "on_migrate",
     "on_wake",
     "run",
+    "on_sleep",
     "on_destroy",
     "on_before_connect",
     "create_conn_state",

@@ -17,6 +17,7 @@ _PARAMETERS: Final[Mapping[str, tuple[str, ...]]] = {
     "on_migrate": ("is_new",),
     "on_wake": (),
     "run": (),
+    "on_sleep": (),
     "on_destroy": (),
     "on_before_connect": ("params",),
     "create_conn_state": ("params",),
@@ -31,7 +32,6 @@ _PARAMETERS: Final[Mapping[str, tuple[str, ...]]] = {
 
 _ELSEWHERE: Final[Mapping[str, str]] = {
     "create_vars": "plain attributes are an actor's variables: set them in on_wake",
-    "on_sleep": "actors do not sleep",
     "on_start": "use on_wake",
     "on_stop": "use on_destroy",
 }

@@ -264,6 +264,10 @@ _CONTEXT: Final = frozenset(name for name, member in vars(Actor).items() if isin
     "statistics",
     "turn",
     "start_soon",
+    "wait_until",
+    "keep_awake",
+    "save",
+    "sleep",
     "destroy",
 }
 

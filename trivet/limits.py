@@ -88,6 +88,12 @@ class Limits:
     """New connections of one address in a second; ten seconds' worth may come at once."""
     peer_message_rate: float = 2_000.0
     """Requests and WebSocket messages of one address in a second; ten seconds' worth may come at once."""
+    sleep_after: float = 30.0
+    """An actor without anything to do goes to sleep after so many seconds. The default of `Options.sleep_after`."""
+    schedules: int = 1000
+    """Schedules of one actor: `schedule.max_schedules_exceeded`."""
+    held_bytes: int = 16 * MIB
+    """Bytes of one actor's events that wait for the store: `actor.overloaded` in the emitter."""
     shutdown_grace: float = 15.0
     """From the request to stop to the end of everything."""
     outbox_soft_messages: int = 1024

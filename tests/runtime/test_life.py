@@ -235,7 +235,7 @@ async def test_what_arrives_while_an_actor_ends_is_told_so() -> None:
             await settled()
             assert peer.answer(ending) == "ending"
             assert peer.answer(late) == 1 or peer.answer(late).code == "stopping"
-        with pytest.raises(PublicError, match=r"actor\.stopping"):
+        with pytest.raises(PublicError, match=r"actor\.not_found"):
             await instance.call("get", [], request=REQUEST)
 
 

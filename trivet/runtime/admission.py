@@ -11,6 +11,7 @@ from trivet.runtime import answers
 from trivet.runtime.connection import Conn
 from trivet.runtime.context import Chain, Waiting
 from trivet.runtime.hooks import with_timeout
+from trivet.runtime.lifecycle import Phase
 
 if TYPE_CHECKING:
     from trivet.runtime.instance import Instance
@@ -35,8 +36,8 @@ class Admission:
     async def prepare(self) -> None:
         """What runs outside the turn. The connection is in nobody's sight yet. Raises PublicError."""
         instance, conn, definition = self._instance, self._conn, self._instance.definition
-        if instance.stopping:
-            raise answers.stopping()
+        if instance.phase is not Phase.RUNNING:
+            raise instance.refusal()
         if instance.crowded:
             raise answers.overloaded("Too many connections wait for this actor")
         conn.params = definition.params(self._params)
@@ -57,6 +58,8 @@ class Admission:
         instance = self._instance
         if self._withdrawn:
             return
+        if instance.phase is not Phase.RUNNING:
+            raise instance.refusal()
         if "on_connect" not in instance.definition.hooks:
             instance.admit(self._conn)
             welcome()
@@ -84,7 +87,7 @@ class Admission:
         try:
             await self.connect_in_turn()
         finally:
-            await self._instance.report_state_change()
+            await self._instance.after_turn(self._conn)
 
     def withdraw(self) -> None:
         """The connection has gone: if its turn has not come yet, let it pass."""

@@ -40,6 +40,18 @@ def stopping() -> PublicError:
     return PublicError("actor", "stopping", "The actor is stopping.")
 
 
+class NextLife(PublicError):
+    """The actor goes to sleep or restarts: what is asked of it now is for its next life."""
+
+    def __init__(self) -> None:
+        super().__init__("actor", "stopping", "The actor is stopping.")
+
+
+def save_failed() -> PublicError:
+    """What a call has changed could not be saved, and so has not happened."""
+    return PublicError("actor", "save_failed", "The actor could not be saved.")
+
+
 def not_found() -> PublicError:
     """No actor of that key or id."""
     return PublicError("actor", "not_found", "The actor does not exist or was destroyed.")

@@ -21,6 +21,7 @@ from trivet.runtime.timers import TimerHandle
 
 if TYPE_CHECKING:
     from trivet.runtime.instance import Instance
+    from trivet.runtime.schedules import Schedule
     from trivet.runtime.session import Session
 
 _BLOCKED_TOO_LONG: Final = 0.1
@@ -42,7 +43,7 @@ async def perform(
     instance: "Instance",
     action: ActionDefinition,
     args: list[Value],
-    conn: Conn[Any, Any],
+    conn: Conn[Any, Any] | None,
     chain: Chain,
     *,
     in_turn: bool,
@@ -69,8 +70,11 @@ async def perform(
                 if hasattr(result, "__await__"):
                     result = await _within_timeout(instance, action, result, call)
             finally:
-                if in_turn and not action.readonly and instance.definition.watches_state:
-                    await instance.report_state_change()
+                if not action.readonly:
+                    if in_turn:
+                        await instance.after_turn(conn)
+                    else:
+                        instance.saver.touch()
             try:
                 output = action.signature.dump_result(result)
             except ValidationError as error:
@@ -277,10 +281,10 @@ class StatelessJob(Call):
             finally:
                 await DisconnectJob(self._instance, self._conn).run()
         except PublicError as error:
-            self.fail(error)
+            self._error = error
         finally:
             self._no_longer_waiting()
-        self._done.set()
+        self._finish()
 
     async def run_concurrently(self) -> None:
         """Outside the turn, but for the connection hooks, which take it."""
@@ -297,7 +301,19 @@ class StatelessJob(Call):
                 else:
                     instance.expel(self._conn)
         except PublicError as error:
-            self.fail(error)
+            self._error = error
+        self._finish()
+
+    def _finish(self) -> None:
+        """There is an answer. It is given once what it tells is saved."""
+        gate = self._instance.gate
+        if gate is None:
+            self._done.set()
+        else:
+            gate.hold(self._done.set, self._refuse)
+
+    def _refuse(self, error: PublicError) -> None:
+        self._error = error
         self._done.set()
 
     async def _perform(self, chain: Chain, *, in_turn: bool) -> Value:
@@ -333,7 +349,8 @@ class DisconnectJob:
                     )
             except Exception as exc:
                 instance.report(exc, "on_disconnect", conn)
-            await instance.report_state_change()
+            await instance.after_turn()
+            instance.saver.conn_left(conn)
         self.done.set()
 
     def fail(self, error: PublicError) -> None:
@@ -372,12 +389,40 @@ class TurnJob:
         self.hold = self._instance.turn_hold
         self._granted.set()
         await self._released.wait()
-        await self._instance.report_state_change()
+        await self._instance.after_turn()
 
     def fail(self, error: PublicError) -> None:
         """The actor ended first."""
         self.error = error
         self._granted.set()
+
+
+class ScheduledJob(Call):
+    """An action that is due."""
+
+    def __init__(self, instance: "Instance", action: ActionDefinition, entry: "Schedule") -> None:
+        super().__init__(instance, action, ())
+        self._entry = entry
+
+    async def run(self) -> None:
+        """In the actor's turn."""
+        await self._perform(self._turns(), in_turn=True)
+
+    async def run_concurrently(self) -> None:
+        """Outside the turn."""
+        await self._perform((), in_turn=False)
+
+    async def _perform(self, chain: Chain, *, in_turn: bool) -> None:
+        instance, entry = self._instance, self._entry
+        try:
+            await perform(instance, self.action, list(entry.args), None, chain, in_turn=in_turn, call=self)
+        except PublicError as error:
+            logger.error("%s: the scheduled %s failed: %s", instance.describe(), entry.action, error)
+        # Not when it was cut off: then it is kept, and due again in the next life.
+        instance.schedules.finished(entry)
+
+    def fail(self, error: PublicError) -> None:
+        """The actor ended first, or the action has timed out and does not end."""
 
 
 class StopJob:

@@ -1,6 +1,7 @@
 """Events on their way into outboxes: checked and encoded once, then appended for each recipient."""
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
@@ -18,6 +19,7 @@ from trivet.runtime.frames import Droppable
 from trivet.runtime.outbox import Backlog, Format, Outbox
 
 if TYPE_CHECKING:
+    from trivet.runtime.saving import Saver
     from trivet.runtime.session import Session
 
 
@@ -40,6 +42,8 @@ class Emitter:
         self._definition = definition
         self._limits = limits
         self._backlog = backlog
+        self.gate: Saver | None = None
+        """What events wait behind, where they wait for the store."""
         self.emitted = 0
         """Events that had a recipient, since the start."""
         self._subscribers: dict[str, dict[Format, dict[Session, None]]] = {}
@@ -110,6 +114,14 @@ class Emitter:
                 await full.wait_for_room()
 
     def _emit(self, groups: dict[Format, list[Outbox]], frames: dict[Format, bytes]) -> BroadcastResult:
+        if self.gate is None or not groups:
+            return self._deliver(groups, frames)
+        size = sum(map(len, frames.values()))
+        self.gate.check_room(size)
+        self.gate.hold(partial(self._deliver, groups, frames), size=size)
+        return BroadcastResult(sum(map(len, groups.values())))
+
+    def _deliver(self, groups: dict[Format, list[Outbox]], frames: dict[Format, bytes]) -> BroadcastResult:
         count = 0
         backlog = self._backlog
         dropped, ended = backlog.dropped, backlog.ended

@@ -10,6 +10,19 @@ _YIELD_AFTER: Final = 0.001
 _PATIENCE: Final = (0.001, 0.020)
 
 
+class Gate(Protocol):
+    """What a Flusher needs of what holds outputs back until they are saved."""
+
+    @property
+    def waiting(self) -> bool:
+        """Whether something is held."""
+        ...
+
+    def settle(self) -> None:
+        """Save, and let go what may go. Must not raise."""
+        ...
+
+
 class Flushable(Protocol):
     """What a Flusher needs of an outbox."""
 
@@ -30,7 +43,7 @@ class Flusher:
     suspends.
     """
 
-    __slots__ = ("_dirty", "_flushes", "_scheduled", "inline", "patience")
+    __slots__ = ("_dirty", "_flushes", "_scheduled", "gate", "inline", "patience")
 
     def __init__(self, flushes: "FlushTask") -> None:
         self.inline = False
@@ -38,9 +51,16 @@ class Flusher:
         """How long a busy actor may gather: as long as its last flush took, for then each connection gets several
         events in one send, and gathering costs at most as much time as sending.
         """
+        self.gate: Gate | None = None
         self._dirty: list[Flushable] = []
         self._flushes = flushes
         self._scheduled = False
+
+    def ask(self) -> None:
+        """Flush as if something were queued: something is held at the gate."""
+        if not self.inline and not self._scheduled:
+            self._scheduled = True
+            self._flushes.schedule(self)
 
     def add(self, outbox: Flushable) -> None:
         """Flush this outbox with the next flush."""
@@ -52,7 +72,8 @@ class Flusher:
     def leave_inline(self) -> None:
         """The turn is about to await: what it emitted, and what it will emit, is the flush task's."""
         self.inline = False
-        if self._dirty and not self._scheduled:
+        gate = self.gate
+        if (self._dirty or (gate is not None and gate.waiting)) and not self._scheduled:
             self._scheduled = True
             self._flushes.schedule(self)
 
@@ -67,6 +88,8 @@ class Flusher:
     async def flush(self) -> None:
         """Flush all of them, letting other tasks run each millisecond."""
         self._scheduled = False
+        if self.gate is not None and self.gate.waiting:
+            self.gate.settle()
         if not self._dirty:
             return
         began = trio.current_time()

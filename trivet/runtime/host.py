@@ -1,24 +1,30 @@
 """All live actors of one registry: key to actor, create, find, stop."""
 
-from collections.abc import AsyncGenerator
+import time
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import TypeAlias
 
 import attrs
 import trio
 
+from trivet.actor import Durability
 from trivet.errors import PublicError
 from trivet.limits import Limits
 from trivet.nurseries import open_quiet_nursery
+from trivet.protocol.ids import new_actor_id
 from trivet.protocol.keys import check_key, serialise_key
 from trivet.protocol.values import UNDEFINED, Value
 from trivet.registry import Registry, check_registry
 from trivet.runtime import answers
+from trivet.runtime.alarms import AlarmClock
 from trivet.runtime.flush import FlushTask
 from trivet.runtime.instance import Instance
+from trivet.runtime.lifecycle import Goal, Phase
 from trivet.runtime.outbox import Backlog
 from trivet.runtime.session import Session
 from trivet.runtime.timers import Timers
+from trivet.store import ActorRow, MemoryStore, Store
 
 _Address: TypeAlias = tuple[str, str, tuple[str, ...]]
 
@@ -36,11 +42,26 @@ class HostStatistics:
 class Host:
     """The actors of a registry, in one process. Made by `open_host`."""
 
-    def __init__(self, registry: Registry, limits: Limits, actors: trio.Nursery, tasks: trio.Nursery) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        limits: Limits,
+        store: Store,
+        actors: trio.Nursery,
+        tasks: trio.Nursery,
+        wall_clock: Callable[[], float],
+        durability: Durability,
+    ) -> None:
         self.registry = registry
         self.limits = limits
+        self.store = store
+        self.durability: Durability = durability
+        """Of actors whose options say nothing else."""
+        self.wall_clock = wall_clock
+        """Seconds since 1970."""
         self.timers = Timers()
         self.flushes = FlushTask()
+        self.alarms = AlarmClock(self)
         self.backlog = Backlog(limits)
         self.tasks = tasks
         """Where the tasks of connections run, each owned by its connection's TaskScope."""
@@ -50,16 +71,14 @@ class Host:
         self._actors = actors
         self._by_address: dict[_Address, Instance] = {}
         self._by_id: dict[str, Instance] = {}
+        self._looked_up: dict[_Address, trio.Event] = {}
 
     async def get(self, namespace: str, name: str, key: tuple[str, ...]) -> Instance:
-        """The actor of that name and key. Raises PublicError `actor.not_found`."""
-        self.check(namespace, name, key)
-        while True:
-            instance = self._by_address.get((namespace, name, key))
-            if instance is None:
-                raise answers.not_found()
-            if await _is_up(instance):
-                return instance
+        """The actor of that name and key, awake. Raises PublicError `actor.not_found`."""
+        found = await self._find((namespace, name, key), None)
+        if found is None:
+            raise answers.not_found()
+        return found[0]
 
     async def get_or_create(
         self,
@@ -68,17 +87,13 @@ class Host:
         key: tuple[str, ...],
         input: Value = UNDEFINED,
     ) -> tuple[Instance, bool]:
-        """The actor of that name and key, and whether it was created for this call.
+        """The actor of that name and key, awake, and whether it was created for this call.
 
         Raises PublicError: what its hooks raise at the start, `actor.stopping` when the host stops.
         """
-        self.check(namespace, name, key)
-        while True:
-            instance = self._by_address.get((namespace, name, key))
-            if instance is None:
-                return await self._create(namespace, name, key, input), True
-            if await _is_up(instance):
-                return instance, False
+        found = await self._find((namespace, name, key), (input,))
+        assert found is not None
+        return found
 
     async def create(
         self,
@@ -88,18 +103,73 @@ class Host:
         input: Value = UNDEFINED,
     ) -> Instance:
         """A new actor. Raises PublicError `actor.duplicate_key` where there is one."""
-        self.check(namespace, name, key)
-        while (instance := self._by_address.get((namespace, name, key))) is not None:
-            if await _is_up(instance):
-                raise answers.duplicate_key(serialise_key(key), instance.actor_id)
-        return await self._create(namespace, name, key, input)
+        instance, created = await self.get_or_create(namespace, name, key, input)
+        if not created:
+            raise answers.duplicate_key(serialise_key(key), instance.actor_id)
+        return instance
 
     async def by_id(self, actor_id: str) -> Instance:
-        """The actor of that id. Raises PublicError `actor.not_found`."""
-        instance = self._by_id.get(actor_id)
-        if instance is None or not await _is_up(instance):
-            raise answers.not_found()
+        """The actor of that id, awake. Raises PublicError `actor.not_found`."""
+        while True:
+            instance = self._by_id.get(actor_id)
+            if instance is None:
+                row = await self.store.find_id(actor_id)
+                if row is None or row.name not in self.registry:
+                    raise answers.not_found()
+                found = await self._find((row.namespace, row.name, row.key), None)
+                if found is None or found[0].actor_id != actor_id:
+                    raise answers.not_found()
+                return found[0]
+            if await _is_up(instance):
+                return instance
+
+    async def _find(self, address: _Address, creation: tuple[Value] | None) -> tuple[Instance, bool] | None:
+        """The actor of an address, awake, and whether it is new; made with the input `creation`, if that is given."""
+        self.check(*address)
+        while True:
+            instance = self._by_address.get(address)
+            if instance is not None:
+                if await _is_up(instance):
+                    return instance, False
+                continue
+            other = self._looked_up.get(address)
+            if other is not None:  # one of them decides whether there is an actor
+                await other.wait()
+                continue
+            looked_up = self._looked_up[address] = trio.Event()
+            try:
+                row = await self.store.find(*address)
+                if row is None and creation is None:
+                    return None
+                instance = self._bring_in(row or self._new_row(address), is_new=row is None)
+            finally:
+                del self._looked_up[address]
+                looked_up.set()
+            if row is None:
+                assert creation is not None
+                instance.lifecycle.move(Phase.STARTING)
+                self._actors.start_soon(instance.live, *creation)
+                await instance.started.wait()
+                if instance.start_error is not None:
+                    raise instance.start_error
+                return instance, True
+
+    def _new_row(self, address: _Address) -> ActorRow:
+        return ActorRow(new_actor_id(), *address, self.wall_clock())
+
+    def _bring_in(self, row: ActorRow, *, is_new: bool) -> Instance:
+        if self.stopping:
+            raise answers.stopping()
+        if len(self._by_id) >= self.limits.actors:
+            raise PublicError("guard", "service_unavailable", "The server has too many actors.")
+        instance = Instance(self, self.registry[row.name], row, is_new=is_new)
+        self._by_address[row.namespace, row.name, row.key] = instance
+        self._by_id[row.actor_id] = instance
         return instance
+
+    def start(self, instance: Instance) -> None:
+        """Run one life of an actor."""
+        self._actors.start_soon(instance.live)
 
     def instances(self, namespace: str | None = None, name: str | None = None) -> list[Instance]:
         """The live actors, those that stop left out."""
@@ -118,36 +188,25 @@ class Host:
             raise PublicError("actor", "invalid_request", message)
         check_key(key, self.limits)
 
-    async def _create(self, namespace: str, name: str, key: tuple[str, ...], input: Value) -> Instance:
-        if self.stopping:
-            raise answers.stopping()
-        if len(self._by_id) >= self.limits.actors:
-            raise PublicError("guard", "service_unavailable", "The server has too many actors.")
-        instance = Instance(self, self.registry[name], namespace, key)
-        self._by_address[namespace, name, key] = instance
-        self._by_id[instance.actor_id] = instance
-        self._actors.start_soon(instance.live, input)
-        await instance.started.wait()
-        if instance.start_error is not None:
-            raise instance.start_error
-        return instance
-
     def forget(self, instance: Instance) -> None:
         """An actor has ended."""
         self._by_address.pop((instance.namespace, instance.name, instance.key), None)
         self._by_id.pop(instance.actor_id, None)
 
     async def stop(self) -> None:
-        """Refuse new work, let every actor finish what it has, tell the connections. Idempotent.
+        """Refuse new work, let every actor finish what it has and be saved, tell the connections. Idempotent.
 
         Takes at most about `shutdown_grace`; what has not ended by then is cancelled.
         """
         self.stopping = True
         instances = list(self._by_id.values())
         for instance in instances:
-            instance.request_stop(destroy=False)
+            instance.request_end(Goal.STOP)
         for instance in instances:
-            await instance.ended.wait()
+            if instance.phase is Phase.ASLEEP:
+                instance.say_goodbye()
+            else:
+                await instance.ended.wait()
 
     def statistics(self) -> HostStatistics:
         """Counts, see HostStatistics."""
@@ -156,23 +215,38 @@ class Host:
 
 
 async def _is_up(instance: Instance) -> bool:
-    """Whether the actor takes work, once it has started. False after the end of one that is stopping."""
-    await instance.started.wait()
-    if instance.stopping or instance.start_error is not None:
+    """Whether this object is the actor, awake. False after the end of one that is no more. Raises PublicError.
+
+    Of one that did not come to be nobody but its creator learns why: the next one may try.
+    """
+    await instance.ready()
+    if instance.phase is Phase.RUNNING:
+        return True
+    if instance.phase is not Phase.GONE:
         if instance.host.stopping:  # there will be no other
             raise answers.stopping()
         await instance.ended.wait()
-        return False
-    return True
+    return False
 
 
 @asynccontextmanager
-async def open_host(registry: Registry, limits: Limits | None = None) -> AsyncGenerator[Host]:
-    """A host for the time of the `async with`. Leaving it stops gracefully; leaving by an exception cancels."""
+async def open_host(
+    registry: Registry,
+    limits: Limits | None = None,
+    *,
+    store: Store | None = None,
+    wall_clock: Callable[[], float] = time.time,
+    durability: Durability = "gated",
+) -> AsyncGenerator[Host]:
+    """A host for the time of the `async with`. Leaving it stops gracefully; leaving by an exception cancels.
+
+    Without a `store` the actors are kept in memory, as long as the host.
+    """
     check_registry(registry, "open_host")
     async with open_quiet_nursery() as tasks, open_quiet_nursery() as actors:
-        host = Host(registry, limits or Limits(), actors, tasks)
+        host = Host(registry, limits or Limits(), store or MemoryStore(), actors, tasks, wall_clock, durability)
         tasks.start_soon(host.timers.run)
         tasks.start_soon(host.flushes.run)
+        tasks.start_soon(host.alarms.run)
         yield host
         await host.stop()

@@ -13,7 +13,9 @@ from trivet.runtime.admission import Admission
 from trivet.runtime.connection import Conn
 from trivet.runtime.context import current_chain
 from trivet.runtime.hooks import with_timeout
+from trivet.runtime.lifecycle import Phase
 from trivet.runtime.logs import logger
+from trivet.runtime.saving import GatedWebSocket
 
 if TYPE_CHECKING:
     from trivet.runtime.instance import Instance
@@ -33,6 +35,8 @@ async def fetch(instance: "Instance", request: Request, params: Value) -> Respon
             logger.error("%s: on_request returned %s; return trivet.Response(...)", instance.describe(), given)
             raise PublicError("actor", "invalid_response", "onRequest handler must return a Response")
         answered.append(response)
+        if instance.gate is not None:
+            await instance.gate.passed()
 
     await _serve(instance, "on_request", handle, params, request, None)
     if not answered:
@@ -45,8 +49,10 @@ async def serve_websocket(instance: "Instance", websocket: WebSocket, params: Va
     if "on_websocket" not in instance.definition.hooks:
         raise PublicError("actor", "no_websocket_handler", "The actor takes no raw WebSockets.")
 
+    gated = websocket if instance.gate is None else GatedWebSocket(websocket, instance.gate)
+
     async def handle() -> None:
-        result = instance.actor.on_websocket(websocket)
+        result = instance.actor.on_websocket(gated)
         if result is not None:
             await result
 
@@ -68,8 +74,8 @@ async def _serve(
     holds = current_chain()
     admission = Admission(instance, conn, params, holds)
     await admission.prepare()
-    if instance.stopping:
-        raise answers.stopping()
+    if instance.phase is not Phase.RUNNING:
+        raise instance.refusal()
     done = trio.Event()
     failure: list[PublicError] = []
 
@@ -85,12 +91,13 @@ async def _serve(
         try:
             await admission.admit(welcome)
             if admitted:
+                instance.saver.touch()
                 with instance.caused_by(conn, holds):
                     await handle()
         except WebSocketClosed:
             pass  # the handler has read or written to the end
         except trio.Cancelled:
-            failure.append(answers.stopping())
+            failure.append(answers.save_failed() if instance.saver.failed else answers.stopping())
             raise
         except Exception as exc:
             failure.append(instance.public(exc, where, conn))

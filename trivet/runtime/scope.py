@@ -52,6 +52,11 @@ class TaskScope:
             if not self._scopes and self._idle is not None:
                 self._idle.set()
 
+    @property
+    def empty(self) -> bool:
+        """Whether nothing runs."""
+        return not self._scopes
+
     def cancel(self) -> None:
         """Cancel what runs, without waiting for it."""
         for scope in self._scopes or ():

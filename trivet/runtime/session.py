@@ -3,6 +3,7 @@
 import secrets
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import attrs
@@ -37,6 +38,7 @@ ACKNOWLEDGE_WITHIN: Final = 1.0
 NORMAL: Final = 1000
 GOING_AWAY: Final = 1001
 INTERNAL: Final = 1011
+SERVICE_RESTART: Final = 1012
 TRY_AGAIN_LATER: Final = 1013
 
 
@@ -91,6 +93,7 @@ class Session:
         "_timeouts",
         "_told",
         "_unanswered",
+        "_visiting",
         "conn",
         "extended",
         "farewell",
@@ -134,6 +137,8 @@ class Session:
             dropped_frame=self._dropped_frame,
             on_broken=self._wait_for_client if extended else None,
         )
+        self._visiting = True
+        instance.visitors += 1  # until it is admitted, or not
         self._params = params
         self._chain: Chain = current_chain()
         self._admission: Admission | None = None
@@ -160,11 +165,10 @@ class Session:
     # -- admission and end --------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        self._admission = Admission(self.instance, self.conn, self._params, self._chain)
         if self.instance.definition.admits_inline:
-            await self._admit(self._admission)
+            await self._admit()
         else:
-            self._scope.start_soon(self._admit, self._admission)
+            self._scope.start_soon(self._admit)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -174,7 +178,7 @@ class Session:
         """The transport is gone. An extended session that has not ended waits for its client to come back."""
         if transport is not self.outbox.transport and not self._ended:
             return  # another one has taken over
-        if self.extended and self._admitted and not self._ended and not self.instance.stopping:
+        if self.extended and self._admitted and not self._ended and self.instance.keeps_sessions:
             self.outbox.detach()
             self._wait_for_client()
             return
@@ -209,13 +213,27 @@ class Session:
         self._acknowledged = self._received
         return True
 
-    async def _admit(self, admission: Admission) -> None:
+    async def _admit(self) -> None:
         try:
-            await admission.prepare()
-            self.conn._session = self
-            await admission.admit(self._welcome)
+            while True:
+                await self.instance.awake()
+                self._admission = admission = Admission(self.instance, self.conn, self._params, self._chain)
+                try:
+                    await admission.prepare()
+                    self.conn._session = self
+                    await admission.admit(self._welcome)
+                    return
+                except answers.NextLife:
+                    pass  # it went to sleep meanwhile: the next life admits
         except PublicError as error:
             self._refuse(error)
+        finally:
+            self._arrive()
+
+    def _arrive(self) -> None:
+        if self._visiting:
+            self._visiting = False
+            self.instance.leave()
 
     def _welcome(self) -> None:
         self._admitted = True
@@ -223,25 +241,27 @@ class Session:
             self.instance.forget(self)
         else:
             init = self.format.codec.encode_to_client(Init(self.instance.actor_id, self.conn.id))
-            self.outbox.put_control(self.format.frame(init))
+            self._out(partial(self.outbox.put_control, self.format.frame(init)))
             if self.extended:
                 self.instance.host.sessions[self.token] = self
                 opened = extension.SessionOpened(self.token, self.instance.host.limits.resume_window)
-                self._send_control_message(opened)
+                self._out(partial(self._send_control_message, opened))
         self._advance()
 
     def _refuse(self, error: PublicError) -> None:
         if self._ended:
             return
         self._ended = True
+        self._arrive()
         self._send(answers.error_message(error))
-        self.outbox.close(self.format.close_frame(INTERNAL, format_reason(error.group, error.code)))
+        self._close(INTERNAL, format_reason(error.group, error.code))
 
     def _end(self) -> None:
         """The connection leaves the actor. Its calls that have started, or were sent before it left, go on."""
         if self._ended:
             return
         self._ended = True
+        self._arrive()
         self.instance.forget(self)
         if self._admission is not None:
             self._admission.withdraw()
@@ -266,7 +286,11 @@ class Session:
             window = self.instance.host.limits.resume_window
             self.instance.host.timers.call_later(window, self._forget_farewell)
         self._end()
-        self.outbox.close(self.format.close_frame(code, reason))
+        self._close(code, reason)
+
+    def _close(self, code: int, reason: str) -> None:
+        """What was sent before, then the close frame."""
+        self._out(partial(self.outbox.close, self.format.close_frame(code, reason)))
 
     def _forget_farewell(self) -> None:
         self.instance.host.sessions.pop(self.token, None)
@@ -364,8 +388,23 @@ class Session:
             self._told = True
             self.instance.post_disconnect(self.conn)
 
+    def renew(self) -> None:
+        """The actor lives again. What its last life has not done will not be done."""
+        self._posted = 0
+        self._starting = False
+        self._calls.clear()
+        self._advance()
+
+    def look_again(self) -> None:
+        """The actor's life has ended. What has arrived since then wakes it."""
+        if self._incoming:
+            self._advance()
+
     def _release(self) -> None:
         while self._incoming:
+            if self.instance.defers:
+                self.instance.wake_soon()
+                return
             incoming = self._incoming[0]
             message = incoming.message
             if isinstance(message, ActionRequest):
@@ -455,8 +494,30 @@ class Session:
             return
         if len(payload) > self.instance.host.limits.outgoing_message:
             self._send(answers.error_message(answers.outgoing_too_long(), job.id))
+            return
+        frame = self.format.frame(payload)
+        if self.instance.gate is None:
+            self.outbox.put(frame)
         else:
-            self.outbox.put(self.format.frame(payload))
+            self.instance.gate.hold(partial(self.outbox.put, frame), partial(self._answer_unsaved, job.id))
+
+    def _answer_unsaved(self, action_id: int, error: PublicError) -> None:
+        """Instead of an answer that tells what could not be saved."""
+        message = answers.error_message(error, action_id, self.instance.ref)
+        self.outbox.put(self.format.frame(self.format.codec.encode_to_client(message)))
+
+    def _put(self, frame: bytes) -> None:
+        if self.instance.gate is None:
+            self.outbox.put(frame)
+        else:
+            self.instance.gate.hold(partial(self.outbox.put, frame))
+
+    def _out(self, step: Callable[[], object]) -> None:
+        """Do it in order with what waits for the store."""
+        if self.instance.gate is None:
+            step()
+        else:
+            self.instance.gate.hold(step)
 
     def answer_error(self, action_id: int, error: PublicError, job: ActionJob | None = None) -> None:
         """The error of a call. The connection goes on."""
@@ -481,10 +542,10 @@ class Session:
             assert isinstance(message, Error)  # all others were measured before
             short = Error(message.group, message.code, message.message[:1000], UNDEFINED, message.action_id)
             payload = codec.encode_to_client(short)
-        self.outbox.put(self.format.frame(payload))
+        self._put(self.format.frame(payload))
 
     def _send_extension(self, message: extension.ExtensionToClient) -> None:
-        self.outbox.put(self.format.extension_frame(extension.encode(message)))
+        self._put(self.format.extension_frame(extension.encode(message)))
 
     def _send_control_message(self, message: extension.ExtensionToClient) -> None:
         self.outbox.put_control(self.format.extension_frame(extension.encode(message)))

@@ -1,10 +1,36 @@
-"""The state of one actor, and whether it has changed."""
+"""The state of one actor: loaded, watched, migrated."""
 
 from typing import Any
 
-from trivet.conversion import StateCodec
-from trivet.errors import PublicError
+import attrs
+
+from trivet.conversion import StateCodec, ValidationError
+from trivet.definition import ActorDefinition
+from trivet.errors import DecodeError, PublicError, TrivetError
 from trivet.runtime.readonly import view
+from trivet.store import Stored
+
+
+class StateMisfit(TrivetError):
+    """The stored state of an actor does not fit its class any more. The message names the actor and the path."""
+
+
+@attrs.define
+class StoredState:
+    """What was stored, as it stands: `value` of dicts, lists, str, int, float, bool and None, None without a state.
+
+    `version` is the `Options.state_version` of the class that stored it. In `on_migrate`, change `value` or assign it.
+    """
+
+    value: Any
+    version: int
+
+    @classmethod
+    def of(cls, stored: Stored, definition: ActorDefinition) -> "StoredState":
+        """What `on_migrate` is given. Raises DecodeError for what is no JSON."""
+        codec = definition.state_codec
+        value = None if stored.state is None or codec is None else codec.to_plain(stored.state)
+        return cls(value, stored.state_version)
 
 
 class State:
@@ -14,6 +40,30 @@ class State:
         self._codec = codec
         self.value: Any = None
         self._known = b""
+
+    def load(self, stored: Stored, migrated: StoredState | None, definition: ActorDefinition, actor: str) -> None:
+        """Take over what was stored, as `on_migrate` has left it. Raises StateMisfit."""
+        codec = self._codec
+        if codec is None:
+            return
+        version = definition.options.state_version or 1
+        if stored.state is None:  # its class had no state, and now has
+            if definition.make_state is None:
+                raise StateMisfit(f"{actor} was stored without a state: make one in on_migrate")
+            self.value = definition.make_state()
+            return
+        if stored.state_version > version:
+            raise StateMisfit(
+                f"{actor}: its state was stored with version {stored.state_version}, which is newer than {version}"
+            )
+        try:
+            data = stored.state if migrated is None else codec.from_plain(migrated.value)
+            self.value = codec.decode(data)
+        except (ValidationError, DecodeError) as error:
+            hint = "" if stored.state_version < version else "; change it in on_migrate, and count up state_version"
+            raise StateMisfit(
+                f"{actor}: its stored state does not fit {definition.cls.__name__}: {error}{hint}"
+            ) from error
 
     def read(self, *, readonly: bool) -> Any:
         """The state, or a view of it. Raises PublicError `actor.state_not_enabled`."""

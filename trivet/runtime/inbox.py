@@ -1,0 +1,86 @@
+"""An actor's inbox: a memory channel of jobs that each take its turn, bounded where a bound can refuse."""
+
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from trivet.errors import PublicError
+from trivet.limits import Limits
+from trivet.runtime import answers
+from trivet.runtime.calls import ActionJob, Call, Job, NoJob, StatelessJob
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# So many inboxes full of connections that come and go, and no more are let in.
+_CROWD: Final = 4
+
+
+class Inbox:
+    """The jobs of one life, in the order of their arrival."""
+
+    __slots__ = ("_jobs", "_limit", "_send", "waiting_calls")
+
+    def __init__(self, limits: Limits) -> None:
+        self._limit = limits.inbox
+        self._send, self._jobs = trio.open_memory_channel[Job](float("inf"))  # bounded by `post` and `post_call`
+        self.waiting_calls = 0
+
+    def post(self, job: Job) -> None:
+        """Queue a job that is never refused while the actor lives: connect, disconnect, turn.
+
+        Of these each connection and each task has one at a time, so their number is bounded by theirs.
+        Raises PublicError `actor.stopping` after the end.
+        """
+        try:
+            self._send.send_nowait(job)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            raise answers.stopping() from None
+
+    def nudge(self) -> None:
+        """Have the actor's task look at what there is to do."""
+        try:
+            self._send.send_nowait(NoJob())
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # it has looked for the last time
+
+    def post_call(self, job: ActionJob | StatelessJob) -> None:
+        """Queue a call. Raises PublicError `actor.stopping`, `actor.overloaded` or `actor.deadlock`."""
+        if self.waiting_calls >= self._limit:
+            raise answers.overloaded("Too many messages wait for this actor")
+        job.wait_for_turn()
+        self.post(job)
+        self.waiting_calls += 1
+
+    @property
+    def crowded(self) -> bool:
+        """Whether so many connections wait to come or go that no more are let in."""
+        return self._jobs.statistics().current_buffer_used - self.waiting_calls >= _CROWD * self._limit
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing waits."""
+        return self._jobs.statistics().current_buffer_used == 0
+
+    def take_nowait(self) -> Job:
+        """The next job. Raises trio.WouldBlock."""
+        return self._count(self._jobs.receive_nowait())
+
+    async def take(self) -> Job:
+        """The next job, once there is one."""
+        return self._count(await self._jobs.receive())
+
+    def _count(self, job: Job) -> Job:
+        if isinstance(job, Call):
+            self.waiting_calls -= 1
+        return job
+
+    def close(self, error: "Callable[[], PublicError]") -> None:
+        """Take nothing more, and fail what is left."""
+        self._send.close()
+        while True:
+            try:
+                self._jobs.receive_nowait().fail(error())
+            except (trio.WouldBlock, trio.EndOfChannel):
+                break
+        self._jobs.close()

@@ -1,0 +1,350 @@
+"""Saving an actor, and holding back what nobody shall see before it is saved."""
+
+import json
+from collections.abc import Callable, Mapping
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+import trio
+
+from trivet.actor import Durability
+from trivet.conversion import StateCodec
+from trivet.errors import PublicError
+from trivet.limits import KIB
+from trivet.protocol.values import UNDEFINED
+from trivet.raw import Request, WebSocket
+from trivet.runtime import answers
+from trivet.runtime.connection import Conn
+from trivet.runtime.logs import logger
+from trivet.runtime.scope import TaskScope
+from trivet.runtime.timers import TimerHandle
+from trivet.store import UNCHANGED, Changes, Store, Stored, StoreError
+
+if TYPE_CHECKING:
+    from trivet.runtime.instance import Instance
+
+SAVE_WITHIN: Final = 1.0
+"""A change that nobody waits for is saved after so many seconds at the latest."""
+_LARGE: Final = 256 * KIB
+_SHARE: Final = 5
+"""Encoding a state above so many bytes takes at most one part in so many of the loop's time."""
+
+
+@attrs.frozen
+class _Held:
+    """One output. `refuse` is called instead of `release` when what it tells could not be saved."""
+
+    release: Callable[[], object]
+    refuse: Callable[[PublicError], object] | None
+    size: int
+
+
+class Saver:
+    """Saves one actor, one commit at a time, and keeps its outputs in order behind the commits that they wait for.
+
+    Under `gated` durability every output goes through `hold`. It is released once the state at its time is known to be
+    saved: at once when the state has not changed since the last commit. While a commit is on its way outputs gather,
+    and the next commit, of the state as it is then, releases all of them; so one commit serves however many turns.
+
+    Under `interval` nothing is held; changes are saved within a second. Under `none` only sleep and `save` save.
+    """
+
+    def __init__(self, instance: "Instance", store: Store, durability: Durability) -> None:
+        self._instance = instance
+        self._store = store
+        self.gates: Final = store.durable and durability == "gated"
+        """Whether outputs have to be held."""
+        self._saves: Final = store.durable and durability != "none"
+        definition = instance.definition
+        self._keeps_conns: Final = (
+            store.durable
+            and "on_disconnect" in definition.hooks
+            and definition.conn_state_codec is not None
+            and definition.params_codec is not None
+        )
+        self._encode: Callable[[Any], bytes] | None = None
+        self._scope: TaskScope | None = None
+        self._held: list[_Held] = []
+        self._held_bytes = 0
+        self._saved: bytes | None = None
+        self._unsaved: Changes | None = None  # of a commit that was cut off
+        self._committing = False
+        self._asked = False
+        self._conns: dict[str, Conn[Any, Any] | None] = {}
+        self._timer: TimerHandle | None = None
+        self._not_before = 0.0
+        self.failed = False
+        """Whether the present life could not be saved."""
+
+    # -- lives --------------------------------------------------------------------------------------------------------
+
+    def begin(self, scope: TaskScope, stored: Stored | None) -> None:
+        """A life begins; its commits run in `scope`. Without `stored` the actor is a new one."""
+        codec = self._instance.definition.state_codec
+        self._encode = None if codec is None else codec.encode
+        self._scope = scope
+        self._saved = None if stored is None else stored.state
+        self._unsaved = None
+        self._committing = False
+        self._conns.clear()
+        self._not_before = 0.0
+        self.failed = False
+
+    def birth(self) -> Changes:
+        """What is kept of a new actor. Raises ValidationError for a state that is not of its type."""
+        changes = self._collect(every_conn=False) or Changes()
+        self._note_saved(changes)
+        return changes
+
+    async def finish(self) -> None:
+        """Save what is left at the end of a life. Raises StoreError; then nothing that was held gets out.
+
+        Not to be called while a commit runs.
+        """
+        self._cancel_timer()
+        held, self._held = self._held, []
+        try:
+            changes = self._collect(every_conn=True)
+            if changes is not None:
+                await self._store.commit(self._instance.actor_id, self._instance.generation, changes)
+                self._note_saved(changes)
+        except Exception as exc:
+            self.failed = True
+            self._refuse(held)
+            if isinstance(exc, StoreError):
+                raise
+            raise StoreError(str(exc)) from exc
+        self._release(held)
+
+    def let_go(self) -> None:
+        """The actor is no more: what is held tells nothing that could be lost."""
+        held, self._held = self._held, []
+        self._release(held)
+
+    def abandon(self) -> None:
+        """The life is over and nothing more will be saved: what is held is refused."""
+        self._cancel_timer()
+        held, self._held = self._held, []
+        self._refuse(held)
+
+    # -- what waits for a commit --------------------------------------------------------------------------------------
+
+    def check_room(self, size: int) -> None:
+        """Raise PublicError `actor.overloaded` when so many bytes more are too many to wait for the store."""
+        if self._held_bytes + size > self._instance.host.limits.held_bytes:
+            raise answers.overloaded("Too much waits for the store")
+
+    def hold(
+        self, release: Callable[[], object], refuse: Callable[[PublicError], object] | None = None, size: int = 0
+    ) -> None:
+        """Call `release` once everything up to now is saved, after all that was held before."""
+        self._held.append(_Held(release, refuse, size))
+        self._held_bytes += size
+        if not self._asked:
+            self._asked = True
+            self._instance.flusher.ask()
+
+    async def passed(self) -> None:
+        """Wait until everything up to now is saved. Raises PublicError `actor.save_failed`."""
+        done = trio.Event()
+        failure: list[PublicError] = []
+
+        def refuse(error: PublicError) -> None:
+            failure.append(error)
+            done.set()
+
+        self.hold(done.set, refuse)
+        await done.wait()
+        if failure:
+            raise failure[0]
+
+    @property
+    def waiting(self) -> bool:
+        """Whether something is held."""
+        return bool(self._held)
+
+    # -- what changes -------------------------------------------------------------------------------------------------
+
+    def touch(self) -> None:
+        """Code that may have changed something has run. It is saved in time, whether an output waits for it or not."""
+        if self._saves and self._timer is None:
+            self._timer = self._instance.host.timers.call_later(SAVE_WITHIN, self._save_in_time)
+
+    def _save_in_time(self) -> None:
+        self._timer = None
+        self.settle()
+        if self._instance.works_in_background:
+            self.touch()
+
+    def conn_changed(self, conn: Conn[Any, Any]) -> None:
+        """A connection was admitted, or its code has run: `on_disconnect` will want it as it is."""
+        if self._keeps_conns and conn.kind == "events":
+            self._conns[conn.id] = conn
+
+    def conn_left(self, conn: Conn[Any, Any]) -> None:
+        """Its `on_disconnect` has run."""
+        if self._keeps_conns and conn.kind == "events":
+            self._conns[conn.id] = None
+            self.touch()
+
+    # -- commits ------------------------------------------------------------------------------------------------------
+
+    def settle(self) -> None:
+        """The actor is about to wait: save, and release what waits for that."""
+        self._asked = False
+        if self._committing or self._scope is None:
+            return  # it goes with the next commit
+        now = trio.current_time()
+        if now < self._not_before:
+            self._cancel_timer()
+            self._timer = self._instance.host.timers.call_at(self._not_before, self._save_in_time)
+            return
+        try:
+            changes = self._collect(every_conn=False)
+        except Exception as exc:
+            self._fail(exc, [])
+            return
+        held, self._held = self._held, []
+        if changes is None:
+            self._release(held)
+            return
+        self._committing = True
+        self._scope.start_soon(self._commit, changes, held)
+
+    async def _commit(self, changes: Changes, held: list[_Held]) -> None:
+        try:
+            await self._store.commit(self._instance.actor_id, self._instance.generation, changes)
+        except Exception as exc:
+            self._fail(exc, held)
+            return
+        except BaseException:  # nobody knows whether it took effect: the next one repeats it
+            self._unsaved = changes
+            self._held = held + self._held
+            raise
+        finally:
+            self._committing = False
+        self._note_saved(changes)
+        self._release(held)
+        if self._held:
+            self.settle()
+
+    def _collect(self, *, every_conn: bool) -> Changes | None:
+        """What has changed since the last commit. Raises ValidationError for a state that is not of its type."""
+        instance = self._instance
+        state: bytes | None = None
+        if self._encode is not None:
+            began = perf_counter()
+            state = self._encode(instance.state.value)
+            if len(state) > _LARGE:
+                ended = perf_counter()
+                self._not_before = trio.current_time() + (ended - began) * (_SHARE - 1)
+            if state == self._saved:
+                state = None
+        if every_conn and self._keeps_conns:
+            self._conns.update((conn.id, conn) for conn in instance.conns.values() if conn.kind == "events")
+        conns = {id_: None if conn is None else self._dump_conn(conn) for id_, conn in self._conns.items()}
+        self._conns.clear()
+        schedules = instance.schedules.take_changes()
+        unsaved, self._unsaved = self._unsaved, None
+        if state is None and not conns and not schedules and unsaved is None:
+            return None
+        alarm = instance.schedules.next_due if schedules else UNCHANGED
+        changes = Changes(state, instance.definition.options.state_version or 1, conns, schedules, alarm)
+        return changes if unsaved is None else _merged(unsaved, changes)
+
+    def _dump_conn(self, conn: Conn[Any, Any]) -> bytes:
+        definition = self._instance.definition
+        assert definition.conn_state_codec is not None
+        assert definition.params_codec is not None
+        state = definition.conn_state_codec.encode(conn.state)
+        params = b"null" if conn.params is UNDEFINED else definition.params_codec.encode(conn.params)
+        url = json.dumps(conn.request.url).encode()
+        return b'{"params":%b,"state":%b,"url":%b}' % (params, state, url)
+
+    def load_conn(self, conn_id: str, data: bytes) -> Conn[Any, Any]:
+        """A connection of an earlier process. Raises ValidationError and DecodeError."""
+        definition = self._instance.definition
+        assert definition.conn_state_codec is not None
+        assert definition.params_codec is not None
+        fields: dict[str, Any] = json.loads(data)
+        conn: Conn[Any, Any] = Conn(self._instance, "events", Request("GET", fields["url"]))
+        conn.id = conn_id
+        conn.params = _load(definition.params_codec, fields["params"])
+        conn.state = _load(definition.conn_state_codec, fields["state"])
+        return conn
+
+    def _note_saved(self, changes: Changes) -> None:
+        if changes.state is not None:
+            self._saved = changes.state
+
+    def _release(self, held: list[_Held]) -> None:
+        for one in held:
+            self._held_bytes -= one.size
+            one.release()
+
+    def _refuse(self, held: list[_Held]) -> None:
+        error = answers.save_failed()
+        for one in held:
+            self._held_bytes -= one.size
+            if one.refuse is not None:
+                one.refuse(error)
+
+    def _fail(self, exc: Exception, held: list[_Held]) -> None:
+        """It could not be saved: what depends on it was never so, and the actor goes back to its last commit."""
+        logger.error("%s could not be saved: %s", self._instance.describe(), exc)
+        self.failed = True
+        held, self._held = held + self._held, []
+        self._refuse(held)
+        self._instance.restart()
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def _load(codec: StateCodec, value: object) -> Any:
+    return codec.decode(codec.from_plain(value))
+
+
+def _merged(old: Changes, new: Changes) -> Changes:
+    """Both, the old ones first."""
+    return Changes(
+        new.state if new.state is not None else old.state,
+        new.state_version,
+        _over(old.connections, new.connections),
+        _over(old.schedules, new.schedules),
+        old.alarm if new.alarm is UNCHANGED else new.alarm,
+    )
+
+
+def _over(old: Mapping[str, bytes | None], new: Mapping[str, bytes | None]) -> Mapping[str, bytes | None]:
+    return {**old, **new}
+
+
+class GatedWebSocket(WebSocket):
+    """A raw WebSocket whose messages leave once what they may tell is saved."""
+
+    def __init__(self, websocket: WebSocket, saver: Saver) -> None:
+        self._websocket = websocket
+        self._saver = saver
+        self.request = websocket.request
+
+    async def send(self, data: str | bytes) -> None:
+        await self._saver.passed()
+        await self._websocket.send(data)
+
+    async def receive(self) -> str | bytes:
+        try:
+            return await self._websocket.receive()
+        finally:
+            self._note_end()
+
+    async def aclose(self, code: int = 1000, reason: str = "") -> None:
+        await self._saver.passed()
+        await self._websocket.aclose(code, reason)
+        self._note_end()
+
+    def _note_end(self) -> None:
+        self.close_code, self.close_reason = self._websocket.close_code, self._websocket.close_reason

@@ -1,0 +1,307 @@
+"""What an actor has asked for at later times: kept with its state, and waking it."""
+
+import json
+import math
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, overload
+from uuid import uuid4
+from zoneinfo import ZoneInfo
+
+import attrs
+from cronsim import CronSim, CronSimError
+
+from trivet.actor import Action, Actor
+from trivet.conversion import dump_values, load_values
+from trivet.definition import ActionDefinition
+from trivet.errors import DefinitionError, PublicError
+from trivet.protocol.values import Value
+from trivet.runtime.timers import TimerHandle
+
+if TYPE_CHECKING:
+    from trivet.runtime.instance import Instance
+
+A = TypeVar("A", bound=Actor[Any, Any, Any])
+P = ParamSpec("P")
+
+# The clock on the wall may be set while a timer runs: it is looked at again after so many seconds.
+_LOOK_AGAIN: Final = 60.0
+
+
+@attrs.frozen
+class Schedule:
+    """One thing to come. `due` is in seconds since 1970; a one-time schedule has neither `every` nor `cron`."""
+
+    id: str
+    action: str
+    args: tuple[Value, ...]
+    due: float
+    every: float | None = None
+    """Seconds between its times."""
+    cron: str | None = None
+    timezone: str = "UTC"
+
+
+class Schedules:
+    """`self.schedule`: actions to be run later, in a turn of their own, with nobody waiting for their result.
+
+    A schedule is kept with the actor's state, and its removal in the same commit as what its action did: after a crash
+    an action either has run and is gone, or runs (again, if it had awaited something, with the state of the last
+    commit). It wakes an actor that sleeps, and survives a restart of the server; what was due meanwhile runs once. An
+    action that raises is logged, and not repeated before its next time. Actions that are due together run in the order
+    of their times.
+
+    At most `Limits.schedules` of one actor wait: PublicError `schedule.max_schedules_exceeded`.
+    """
+
+    def __init__(self, instance: "Instance") -> None:
+        self._instance = instance
+        self._entries: dict[str, Schedule] = {}
+        self._changed: set[str] = set()
+        self._fired: set[str] = set()
+        self._timer: TimerHandle | None = None
+        self._lives = False
+
+    # -- what users call ----------------------------------------------------------------------------------------------
+
+    @overload
+    def after(self, seconds: float, action: Action[A, P, Any, Any], /, *args: P.args, **kwargs: P.kwargs) -> str: ...
+    @overload
+    def after(self, seconds: float, action: str, /, *args: object) -> str: ...
+    def after(self, seconds: float, action: Any, /, *args: Any, **kwargs: Any) -> str:
+        """Run an action once, in so many seconds. Returns the id of the schedule."""
+        _check_seconds(seconds, 0)
+        return self._add(uuid4().hex, action, args, kwargs, due=self._now() + seconds)
+
+    @overload
+    def at(
+        self, when: datetime | float, action: Action[A, P, Any, Any], /, *args: P.args, **kwargs: P.kwargs
+    ) -> str: ...
+    @overload
+    def at(self, when: datetime | float, action: str, /, *args: object) -> str: ...
+    def at(self, when: datetime | float, action: Any, /, *args: Any, **kwargs: Any) -> str:
+        """Run an action once, at a datetime (one without a time zone is local) or a number of seconds since 1970."""
+        due = when.timestamp() if isinstance(when, datetime) else float(when)
+        if not math.isfinite(due):
+            raise ValueError(f"{when!r} is no time")
+        return self._add(uuid4().hex, action, args, kwargs, due=due)
+
+    @overload
+    def every(
+        self, name: str, seconds: float, action: Action[A, P, Any, Any], /, *args: P.args, **kwargs: P.kwargs
+    ) -> str: ...
+    @overload
+    def every(self, name: str, seconds: float, action: str, /, *args: object) -> str: ...
+    def every(self, name: str, seconds: float, action: Any, /, *args: Any, **kwargs: Any) -> str:
+        """Run an action again and again, the first time in so many seconds. `name` is its id.
+
+        The same call again changes nothing, so that `on_wake` is a good place for it; another one of that name takes
+        its place. A time at which the last run has not ended, or at which nothing lived, is left out.
+        """
+        _check_seconds(seconds, 0.001)
+        return self._add(name, action, args, kwargs, due=self._now() + seconds, every=float(seconds))
+
+    @overload
+    def cron(
+        self, name: str, expression: str, action: Action[A, P, Any, Any], /, *args: P.args, **kwargs: P.kwargs
+    ) -> str: ...
+    @overload
+    def cron(self, name: str, expression: str, action: str, /, *args: object) -> str: ...
+    def cron(self, name: str, expression: str, action: Any, /, *args: Any, **kwargs: Any) -> str:
+        """Run an action at the times of a cron expression: `"0 3 * * MON-FRI"`, in UTC.
+
+        Another time zone stands before it: `"TZ=Europe/Berlin 0 3 * * *"`. Otherwise as `every`. Raises ValueError for
+        an expression that cannot be read, or has no times.
+        """
+        timezone, expression = _split_timezone(expression)
+        due = _next_time(expression, timezone, self._now())
+        return self._add(name, action, args, kwargs, due=due, cron=expression, timezone=timezone)
+
+    def list(self) -> "list[Schedule]":
+        """What is to come, the next first."""
+        return sorted(self._entries.values(), key=lambda one: one.due)
+
+    def get(self, id_: str) -> Schedule | None:
+        """The schedule of that id or name, if it is still to come."""
+        return self._entries.get(id_)
+
+    def cancel(self, id_: str) -> bool:
+        """Take one back. False when there is none (any more). One whose action is running is not repeated."""
+        if id_ not in self._entries:
+            return False
+        self._remove(id_)
+        return True
+
+    # -- what the runtime calls ---------------------------------------------------------------------------------------
+
+    def begin(self, stored: dict[str, bytes]) -> None:
+        """A life begins with what was kept."""
+        self._entries = {id_: _load(id_, data) for id_, data in stored.items()}
+        self._changed.clear()
+        self._fired.clear()
+        self._lives = False
+
+    def start(self) -> None:
+        """From now on, fire."""
+        self._lives = True
+        self._arm()
+
+    def stop(self) -> None:
+        """Fire no more in this life."""
+        self._lives = False
+        self._disarm()
+
+    def take_changes(self) -> dict[str, bytes | None]:
+        """What has changed since the last time."""
+        changed, self._changed = self._changed, set()
+        entries = self._entries
+        return {id_: _dump(entries[id_]) if id_ in entries else None for id_ in changed}
+
+    @property
+    def next_due(self) -> float | None:
+        """When the actor must live."""
+        return min((entry.due for entry in self._entries.values()), default=None)
+
+    def finished(self, entry: Schedule) -> None:
+        """An action that was due has run."""
+        self._fired.discard(entry.id)
+        if self._entries.get(entry.id) is not entry:
+            return  # cancelled or replaced meanwhile
+        due = self._following(entry)
+        if due is None:
+            self._remove(entry.id)
+        else:
+            self._set(attrs.evolve(entry, due=due))
+
+    def _following(self, entry: Schedule) -> float | None:
+        now = self._now()
+        if entry.every is not None:
+            # The times stay where they were from the beginning on; those that have passed are left out.
+            missed = math.floor((now - entry.due) / entry.every) if now > entry.due else 0
+            return entry.due + (missed + 1) * entry.every
+        if entry.cron is not None:
+            return _next_time(entry.cron, entry.timezone, max(now, entry.due))
+        return None
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _now(self) -> float:
+        return self._instance.host.wall_clock()
+
+    def _add(
+        self,
+        id_: str,
+        action: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        due: float,
+        every: float | None = None,
+        cron: str | None = None,
+        timezone: str = "UTC",
+    ) -> str:
+        definition = self._definition(action)
+        if isinstance(action, str):
+            values = [self._instance.definition.dump_any(arg) for arg in args]
+        else:
+            values = definition.signature.dump_args(args, kwargs)
+        entry = Schedule(id_, definition.name, tuple(load_values(dump_values(values))), due, every, cron, timezone)
+        old = self._entries.get(id_)
+        if old is not None and attrs.evolve(old, due=due) == entry:
+            return id_
+        limit = self._instance.host.limits.schedules
+        if old is None and len(self._entries) >= limit:
+            raise PublicError("schedule", "max_schedules_exceeded", f"An actor has at most {limit} schedules.")
+        self._set(entry)
+        return id_
+
+    def _definition(self, action: Action[Any, Any, Any, Any] | str) -> ActionDefinition:
+        definition = self._instance.definition
+        found = definition.actions.get(action) if isinstance(action, str) else definition.by_action.get(action)
+        if found is None:
+            raise DefinitionError(f"{definition.name} has no action {action!r} that could be scheduled")
+        return found
+
+    def _set(self, entry: Schedule) -> None:
+        self._entries[entry.id] = entry
+        self._note_change(entry.id)
+
+    def _remove(self, id_: str) -> None:
+        del self._entries[id_]
+        self._note_change(id_)
+
+    def _note_change(self, id_: str) -> None:
+        self._changed.add(id_)
+        self._instance.saver.touch()
+        if self._lives:
+            self._arm()
+
+    def _arm(self) -> None:
+        self._disarm()
+        due = min((entry.due for entry in self._entries.values() if entry.id not in self._fired), default=None)
+        if due is not None:
+            delay = min(max(0.0, due - self._now()), _LOOK_AGAIN)
+            self._timer = self._instance.host.timers.call_later(delay, self._fire)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _fire(self) -> None:
+        self._timer = None
+        now = self._now()
+        for entry in self.list():
+            if entry.due <= now and entry.id not in self._fired:
+                self._fired.add(entry.id)
+                self._instance.run_scheduled(entry)
+        self._arm()
+
+
+def _check_seconds(seconds: float, least: float) -> None:
+    if not least <= seconds < math.inf:
+        raise ValueError(f"{seconds!r} is no number of seconds from {least:g} up")
+
+
+def _split_timezone(expression: str) -> tuple[str, str]:
+    if not expression.startswith("TZ="):
+        return "UTC", expression
+    zone, _, rest = expression[3:].partition(" ")
+    return zone, rest.strip()
+
+
+def _next_time(expression: str, timezone: str, after: float) -> float:
+    """The first time of a cron expression after a moment. Raises ValueError."""
+    try:
+        zone = ZoneInfo(timezone)
+    except (KeyError, ValueError, OSError):
+        raise ValueError(f"there is no time zone {timezone!r}") from None
+    try:
+        return next(CronSim(expression, datetime.fromtimestamp(after, UTC).astimezone(zone))).timestamp()
+    except CronSimError as error:
+        raise ValueError(f"the cron expression {expression!r} cannot be read: {error}") from None
+    except StopIteration:
+        raise ValueError(f"the cron expression {expression!r} has no times") from None
+
+
+def _dump(entry: Schedule) -> bytes:
+    fields: dict[str, object] = {"action": entry.action, "due": entry.due}
+    if entry.every is not None:
+        fields["every"] = entry.every
+    if entry.cron is not None:
+        fields |= {"cron": entry.cron, "timezone": entry.timezone}
+    head = json.dumps(fields, separators=(",", ":")).encode()
+    return head[:-1] + b',"args":' + dump_values(entry.args) + b"}"
+
+
+def _load(id_: str, data: bytes) -> Schedule:
+    fields: dict[str, Any] = json.loads(data)
+    args = load_values(json.dumps(fields["args"]).encode())
+    return Schedule(
+        id_,
+        fields["action"],
+        tuple(args),
+        fields["due"],
+        fields.get("every"),
+        fields.get("cron"),
+        fields.get("timezone", "UTC"),
+    )
