@@ -6,7 +6,7 @@ import trio.testing
 from tests.runtime.support import settled
 from tests.runtime.test_sessions import Returning
 from trivet import Actor, Conn, Event, Limits, Registry, action
-from trivet.protocol.messages import SubscriptionRequest
+from trivet.protocol.messages import ActionRequest, SubscriptionRequest
 from trivet.runtime.host import open_host
 
 LIMITS = Limits(outbox_soft_messages=7)
@@ -14,6 +14,7 @@ LIMITS = Limits(outbox_soft_messages=7)
 
 class Feed(Actor):
     oldest = Event(int, overflow="drop_oldest")
+    newest = Event(int, overflow="drop_newest")
     slow = Event(int)
 
     def __init__(self) -> None:
@@ -64,3 +65,23 @@ async def test_an_actor_that_stops_waits_for_a_subscription_that_is_being_decide
         await instance.ended.wait()
         assert isinstance(instance.actor, Feed)
         assert instance.actor.left == [client.session.conn.id]
+
+
+async def test_the_mark_of_what_was_dropped_moves_to_the_first_of_it() -> None:
+    """One did not get in, then an earlier one had to make room: the client is told before it sees what came between."""
+    async with open_host(Registry(Feed), LIMITS) as host:
+        instance, _ = await host.get_or_create("default", "feed", ())
+        client = Returning(host, instance)
+        await client.open()
+        client.session.receive(SubscriptionRequest("newest", True))
+        await client.lose()
+        assert isinstance(instance.actor, Feed)
+        for n in range(8):
+            instance.actor.broadcast(Feed.newest, n)
+        for n in range(2):
+            client.session.receive(ActionRequest(n, "nothing", []))
+        assert await client.back()
+        client.take()
+        assert client.seen[0] == '+["dropped","newest",4]'
+        assert client.events == [3, 4, 5, 6]
+        client.session.end(1000, "")

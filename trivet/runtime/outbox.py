@@ -335,7 +335,7 @@ class Outbox(SendChannel[bytes]):
             before = old.times
             self._queued_bytes -= len(old)
             del self._queue[at]
-            index = at
+            index = min(index, at)  # what is dropped later may have stood before
         marker = Dropped(self._dropped_frame(event, before + 1), event, before + 1)
         self._queue.insert(index, marker)
         self._queued_bytes += len(marker)
