@@ -644,16 +644,6 @@ class Instance:
         assert self._work is not None
         return self._work.run_socket(fn)
 
-    def enter_outside(self) -> None:
-        """Something begins outside the turn, in a task of its connection, that a stop waits for."""
-        if self._work is not None:
-            self._work.enter_outside()
-
-    def leave_outside(self) -> None:
-        """It has ended."""
-        if self._work is not None:
-            self._work.leave_outside()
-
     @property
     def works_in_background(self) -> bool:
         """Whether code outside the turn may change the state unseen."""

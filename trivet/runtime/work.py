@@ -62,15 +62,6 @@ class Work:
             self.sockets -= 1
             self._on_less()
 
-    def enter_outside(self) -> None:
-        """Something begins outside the turn, in a task of its connection, that a stop waits for."""
-        self.calls += 1
-
-    def leave_outside(self) -> None:
-        """It has ended."""
-        self.calls -= 1
-        self._on_less()
-
     @contextmanager
     def vigil(self) -> Generator[None]:
         """Keep the actor awake."""
