@@ -94,8 +94,9 @@ class Cable:
         if self._pairs:
             near = choose.choice(list(self._pairs))
             for stream in (near, self._pairs[near]):
-                stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                stream.socket.close()
+                if stream.socket.fileno() >= 0:  # the other end may have ended it a moment ago
+                    stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    stream.socket.close()
 
 
 async def test_every_session_sees_every_event_once_and_in_order_however_often_its_transport_breaks() -> None:
