@@ -459,6 +459,26 @@ async def test_entering_a_stream_waits_until_it_is_in_force(autojump_clock: Mock
         assert await peer.hear() == SubscriptionRequest("a", False)
 
 
+@pytest.mark.parametrize("kicked", [True, False])
+async def test_on_a_connection_that_is_over_nothing_waits_for_an_answer(
+    kicked: bool, autojump_clock: MockClock
+) -> None:
+    async with open_world(extended=True) as world:
+        async with world.room() as (room, peer):
+            if kicked:
+                await peer.close(1000, "kicked")
+                await soon(lambda: room.status == "closed")
+        with trio.fail_after(1):
+            async with room.events("a") as events:
+                if kicked:
+                    with pytest.raises(ConnectionEnded):
+                        await anext(events)
+                else:
+                    assert [event async for event in events] == []
+            unsubscribe = room.on("b", trio.sleep)
+            unsubscribe()
+
+
 async def test_a_refused_stream_raises_on_entering_and_the_connection_lives(autojump_clock: MockClock) -> None:
     async with open_world(extended=True) as world, world.room() as (room, peer), trio.open_nursery() as nursery:
         errors: list[Any] = []

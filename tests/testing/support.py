@@ -16,11 +16,19 @@ class Counter(Actor[Counted, None, object]):
 
     counted = Event(int)
     said = Event(str)
+    flagged = Event(int, overflow="drop_newest")
     secret = Event(int)
+
+    slow = Event(int)
 
     @secret.can_subscribe
     def nobody(self, conn: Conn[None, object]) -> bool:
         return False
+
+    @slow.can_subscribe
+    async def everybody_in_the_end(self, conn: Conn[None, object]) -> bool:
+        await trio.sleep(2)
+        return True
 
     def on_disconnect(self, conn: Conn[None, object]) -> None:
         self.broadcast(self.said, "somebody left")
@@ -44,6 +52,34 @@ class Counter(Actor[Counted, None, object]):
     @action
     def tell_others(self, text: str) -> None:
         self.broadcast(self.said, text, exclude=self.conn)
+
+    @action
+    def flag(self, numbers: list[int]) -> None:
+        for number in numbers:
+            self.broadcast(self.flagged, number)
+
+    @action
+    def tell_slowly(self, number: int) -> None:
+        self.broadcast(self.slow, number)
+
+    @action
+    def tell_secret(self) -> None:
+        self.broadcast(self.secret, 1)
+
+    @action
+    def flag_me(self) -> None:
+        """The filter has an answer for the caller alone."""
+        chosen = {self.conn.id: True}
+        self.broadcast(self.flagged, 0, where=lambda conn: chosen[conn.id])
+
+    @action
+    async def say_patiently(self, text: str) -> None:
+        await self.publish(self.said, text)
+        await self.conn.publish(self.said, f"{text} to you")
+
+    @action(concurrent=True)
+    async def beside(self) -> None:
+        await trio.lowlevel.checkpoint()
 
     @action
     async def wait(self, seconds: float) -> None:

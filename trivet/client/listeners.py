@@ -247,7 +247,9 @@ class Listeners:
             self._report(error)
 
     def spawn(self, listener: "TaskListener") -> None:
-        """Give a listener its task, now or when the connection starts."""
+        """Give a listener its task, now or when the connection starts; none once that is over."""
+        if self._end is not None:
+            return
         if self._nursery is None:
             self._tasks.append(listener)
         else:

@@ -1,11 +1,19 @@
 """Callbacks that are told what happens to a connection."""
 
+import logging
 from collections.abc import Callable
-from typing import Generic
+from typing import Generic, Literal, TypeAlias
 
 from typing_extensions import TypeVarTuple
 
+from trivet.client.ending import Closed
+from trivet.client.listeners import Missing
+
 Args = TypeVarTuple("Args")
+
+Status: TypeAlias = Literal["idle", "connecting", "connected", "disconnected", "closed"]
+
+logger = logging.getLogger("trivet.client")
 
 
 class Observers(Generic[*Args]):
@@ -35,3 +43,25 @@ class Observers(Generic[*Args]):
                     callback(*args)
                 except Exception as error:
                     self._report(error)
+
+
+class Notices:
+    """All that the users of one connection can be told. `target` is what it is called in the log."""
+
+    def __init__(self, target: object) -> None:
+        self._target = target
+        self.error: Observers[Exception] = Observers(self._log)
+        self.open: Observers[()] = Observers(self.report)
+        self.close: Observers[Closed] = Observers(self.report)
+        self.status: Observers[Status] = Observers(self.report)
+        self.gap: Observers[Missing] = Observers(self.report)
+
+    def report(self, error: Exception) -> None:
+        """An error that has no caller. Without an observer it is logged."""
+        if self.error:
+            self.error.notify(error)
+        else:
+            self._log(error)
+
+    def _log(self, error: Exception) -> None:
+        logger.error("connection to %s: %s", self._target, error, exc_info=error)

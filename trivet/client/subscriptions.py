@@ -21,7 +21,6 @@ class Subscription(Outbound):
     name: str
     plain: bytes
     settled: trio.Event = attrs.field(factory=trio.Event, init=False)
-    error: ActorError | None = attrs.field(default=None, init=False)
 
     def frames(self, extended: bool) -> Sequence[Frame]:
         return [extension_frame(Subscribe(self.id, self.name))] if extended else [Frame(self.plain)]
@@ -68,6 +67,7 @@ class Subscriptions:
         self._current: dict[str, Subscription] = {}
         self._ending: dict[str, Unsubscription] = {}
         self._attached = False
+        self._over = False
 
     def subscribe(self, name: str) -> None:
         """A name has listeners. Raises ValueError, or ActorError when there are too many."""
@@ -75,6 +75,8 @@ class Subscriptions:
         if len(self._current) >= self._limits.subscriptions:
             raise ActorError("connection", "too_many_subscriptions", "Too many subscriptions")
         self._current[name] = item
+        if self._over:
+            item.settled.set()
         if not self._attached:
             return  # every name is subscribed to once there is a session
         ending = self._ending.pop(name, None)
@@ -148,6 +150,8 @@ class Subscriptions:
             await trio.lowlevel.checkpoint()
 
     def close(self) -> None:
-        """The connection is over: nobody is to wait any more."""
+        """The connection is over: nobody is to wait any more, and nothing is asked for."""
+        self._over = True
+        self._attached = False
         for item in self._current.values():
             item.settled.set()

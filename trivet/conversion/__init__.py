@@ -3,6 +3,7 @@
 from trivet.conversion.converter import WireConverter
 from trivet.conversion.errors import MAX_ISSUES, Issue, ValidationError
 from trivet.conversion.names import camel_case, same_name, wire_name
+from trivet.conversion.remembering import StateEncoder
 from trivet.conversion.signature import BoundArgs, CallSignature
 from trivet.conversion.state import StateCodec, StateConverter, dump_values, load_values
 
@@ -13,6 +14,7 @@ __all__ = [
     "Issue",
     "StateCodec",
     "StateConverter",
+    "StateEncoder",
     "ValidationError",
     "WireConverter",
     "camel_case",

@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 import attrs
 import typing_extensions
 
+from trivet.conversion.fixed import is_frozen
 from trivet.conversion.names import WIRE_KEY
 from trivet.conversion.shapes import (
     ANYTHING,
@@ -269,8 +270,7 @@ class ShapeReader:
     def _class(self, cls: Any, args: tuple[Any, ...]) -> Shape:
         name = show(cls)
         is_attrs = attrs.has(cls)
-        frozen = cls.__setattr__ is not object.__setattr__ if is_attrs else cls.__dataclass_params__.frozen
-        shape = self._classes[cls, args] = Class(cls, name, frozen)
+        shape = self._classes[cls, args] = Class(cls, name, is_frozen(cls))
         hints = type_hints(cls, name)
         if not is_attrs:
             for field, hint in hints.items():

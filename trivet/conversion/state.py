@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from trivet.conversion.converter import Converter
+from trivet.conversion.hooks import two_speeds
+from trivet.conversion.remembering import Remembering, StateEncoder
 from trivet.conversion.stored_json import check_json, dump_json, load_json
 from trivet.protocol.values import Value
 
@@ -16,9 +18,19 @@ from trivet.protocol.values import Value
 class StateCodec:
     """State of one type to bytes and back. Equal states whose dicts have the same order give equal bytes."""
 
-    def __init__(self, unstructure: Callable[[Any], Any], structure: Callable[[Any], Any]) -> None:
+    def __init__(
+        self,
+        unstructure: Callable[[Any], Any],
+        structure: Callable[[Any], Any],
+        make_encoder: Callable[[], StateEncoder],
+    ) -> None:
         self._unstructure = unstructure
         self._structure = structure
+        self._make_encoder = make_encoder
+
+    def encoder(self) -> StateEncoder:
+        """For one living state, to be encoded again and again as it changes."""
+        return self._make_encoder()
 
     def encode(self, state: Any) -> bytes:
         """The state as it is stored.
@@ -58,11 +70,19 @@ class StateConverter(Converter):
 
     def __init__(self) -> None:
         super().__init__(None, stored=True)
+        self._remembering = Remembering(self._reader, self._unstructuring[0])
 
     def state_codec(self, type_: object) -> StateCodec:
         """DefinitionError for a type that cannot be stored."""
         shape = self.shape(type_)
-        return StateCodec(self.unstructurer_of(shape), self.structurer_of(shape))
+        remembering = self._remembering
+
+        def make_encoder() -> StateEncoder:
+            # Hooks are made once, when first asked for.
+            unstructure = two_speeds(remembering.hook(shape), self._unstructuring[1].hook(shape))
+            return StateEncoder(unstructure, remembering.current if remembering.leads(shape) else None)
+
+        return StateCodec(self.unstructurer_of(shape), self.structurer_of(shape), make_encoder)
 
 
 _values: Final = StateConverter().state_codec(list[object])

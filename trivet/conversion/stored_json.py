@@ -6,6 +6,7 @@ stored has to come back as it was. NaN and the infinities are no JSON (RFC 8259 
 
 import json
 import math
+import re
 from typing import Any, Final, Never
 
 from trivet.conversion.errors import ValidationError
@@ -13,9 +14,12 @@ from trivet.conversion.leaves import invalid
 from trivet.conversion.paths import step
 from trivet.errors import DecodeError
 
-_to_json: Final = json.JSONEncoder(
+to_json: Final = json.JSONEncoder(
     ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")
 ).encode
+"""The text of a value that is known to be JSON's; ValueError for an int with too many digits."""
+
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 def _refuse_constant(name: str) -> Never:
@@ -25,18 +29,26 @@ def _refuse_constant(name: str) -> Never:
 _from_json: Final = json.JSONDecoder(parse_constant=_refuse_constant).decode
 
 
-def dump_json(plain: object) -> bytes:
-    """The text of a value that is known to be JSON's. Raises ValidationError for an int with too many digits."""
-    try:
-        text = _to_json(plain)
-    except ValueError:
-        # More digits than Python turns into text (sys.set_int_max_str_digits).
-        raise invalid("an int in the state is too large to be stored") from None
+def to_utf8(text: str) -> bytes:
+    """Of a text, or of any part of it. Lone surrogates have no UTF-8; escaped, they are still JSON."""
     try:
         return text.encode()
     except UnicodeEncodeError:
-        # Lone surrogates have no UTF-8; escaped, they are still JSON.
-        return json.dumps(plain, separators=(",", ":")).encode()
+        return _SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text).encode()
+
+
+def dump_text(plain: object) -> str:
+    """The text of a value that is known to be JSON's. Raises ValidationError for an int with too many digits."""
+    try:
+        return to_json(plain)
+    except ValueError:
+        # More than Python turns into text (sys.set_int_max_str_digits).
+        raise invalid("an int in the state is too large to be stored") from None
+
+
+def dump_json(plain: object) -> bytes:
+    """`dump_text` in UTF-8."""
+    return to_utf8(dump_text(plain))
 
 
 def load_json(data: bytes) -> object:

@@ -253,6 +253,7 @@ class Session:
             return
         self._ended = True
         self._arrive()
+        self._write_off()
         self._send(answers.error_message(error))
         self._close(INTERNAL, format_reason(error.group, error.code))
 
@@ -262,6 +263,8 @@ class Session:
             return
         self._ended = True
         self._arrive()
+        if not self._admitted:
+            self._write_off()
         self.instance.forget(self)
         if self._admission is not None:
             self._admission.withdraw()
@@ -298,6 +301,7 @@ class Session:
     def kick(self, reason: str) -> None:
         """`conn.disconnect(reason)`."""
         self._kicked = True
+        self._write_off()
         self._incoming.clear()
         self.end(NORMAL, reason)
 
@@ -314,6 +318,7 @@ class Session:
 
     def protocol_error(self, error: PublicError) -> None:
         """The peer sent what cannot be handled: its connection ends with 1011 and the error's name."""
+        self._write_off()
         self._incoming.clear()
         self.end(INTERNAL, format_reason(error.group, error.code))
 
@@ -337,7 +342,6 @@ class Session:
             elif self._bytes + size > limits.unanswered_bytes or self.instance.call_bytes + size > limits.inbox_bytes:
                 self.answer_error(message.id, answers.overloaded("The unanswered calls are too large"))
             else:
-                self._charge(1, size)
                 self._queue(Incoming(message, chain, size, timeout))
         else:
             self._queue(Incoming(message, chain))
@@ -374,6 +378,8 @@ class Session:
         elif len(self._incoming) >= limits.inbox:
             self.protocol_error(answers.overloaded("Too many messages wait on this connection"))
         else:
+            if isinstance(incoming.message, ActionRequest):
+                self._charge(1, incoming.size)
             self._incoming.append(incoming)
             self._advance()
 
@@ -450,6 +456,12 @@ class Session:
         self._unanswered += calls
         self._bytes += size
         self.instance.call_bytes += size
+
+    def _write_off(self) -> None:
+        """Calls that may never be released count against the actor no longer."""
+        for incoming in self._incoming:
+            self._charge(0, -incoming.size)
+        self._incoming = deque(attrs.evolve(incoming, size=0) for incoming in self._incoming)
 
     def _cancel(self, call_id: int) -> None:
         """Nobody wants the result of a call any more. It overtakes what waits."""

@@ -40,12 +40,13 @@ class MemoryStore(Store):
         self._by_address: dict[tuple[str, str, tuple[str, ...]], _Kept] = {}
 
     async def create(self, row: ActorRow, changes: Changes) -> None:
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint_if_cancelled()
         address = (row.namespace, row.name, row.key)
         if address in self._by_address:
             raise DuplicateActor(self._by_address[address].row)
         kept = self._by_id[row.actor_id] = self._by_address[address] = _Kept(row)
         _apply(kept, changes)
+        await trio.lowlevel.cancel_shielded_checkpoint()
 
     async def find(self, namespace: str, name: str, key: tuple[str, ...]) -> ActorRow | None:
         await trio.lowlevel.checkpoint()
@@ -67,18 +68,21 @@ class MemoryStore(Store):
         )
 
     async def commit(self, actor_id: str, generation: int, changes: Changes) -> None:
-        await trio.lowlevel.checkpoint()
+        # Before anything of it, so that commits take effect in the order of the calls: Trio's scheduler has none.
+        await trio.lowlevel.checkpoint_if_cancelled()
         kept = self._by_id.get(actor_id)
         if kept is None or generation < kept.generation:
             raise StaleGeneration(f"{actor_id} has another life than number {generation}")
         kept.generation = generation
         _apply(kept, changes)
+        await trio.lowlevel.cancel_shielded_checkpoint()
 
     async def destroy(self, actor_id: str) -> None:
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint_if_cancelled()
         kept = self._by_id.pop(actor_id, None)
         if kept is not None:
             del self._by_address[kept.row.namespace, kept.row.name, kept.row.key]
+        await trio.lowlevel.cancel_shielded_checkpoint()
 
     async def list(self, namespace: str, name: str | None, after: tuple[float, str], limit: int) -> Sequence[ActorRow]:
         await trio.lowlevel.checkpoint()
@@ -97,7 +101,7 @@ class MemoryStore(Store):
     async def due(self, now: float, limit: int) -> Sequence[tuple[ActorRow, float]]:
         await trio.lowlevel.checkpoint()
         due = [(kept.alarm, kept.row) for kept in self._by_id.values() if kept.alarm is not None and kept.alarm <= now]
-        due.sort(key=lambda one: one[0])
+        due.sort(key=lambda one: (one[0], one[1].actor_id))
         return [(row, alarm) for alarm, row in due[:limit]]
 
 

@@ -1,7 +1,7 @@
 """Whether what clients saw is what the delivery contract promises, given what their actors did."""
 
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, TypeAlias, cast
 
 import attrs
@@ -25,9 +25,11 @@ RULES: Final = {
     "once": "each at most once",
     "stray": "and none that was not meant for it",
     "cause": "the response to an action comes after every event that the action emitted before it returned",
+    "sync": "and sync() returns after every event that the actor emitted before it was called",
     "subscribe": "a subscription is in force before any later message of the same connection is handled",
     "unsubscribed": "and ended before any later message once it was given up",
     "lost": "while a connection lives nothing that it should see is left out without its being told",
+    "gap": "a connection whose session was lost is told so before the events of the next",
     "on_disconnect": "runs once for each connection that was admitted and has left",
     "answers": "each call is answered once",
     "start order": "calls of one connection start in the order of sending",
@@ -62,8 +64,10 @@ class _Change:
     """The last moment is when a later call began."""
 
 
-_State: TypeAlias = tuple[int, int, tuple[tuple[str, int], ...]]
-"""How many changes are in force, how much of what arrived is explained, and how many dropped events are still owed."""
+_Owed: TypeAlias = tuple[tuple[str, int, bool], ...]
+"""By name, how many events were told to be dropped and are still to be found, and whether the next one has to be."""
+_State: TypeAlias = tuple[int, int, _Owed]
+"""How many changes are in force, how much of what arrived is explained, and what is owed."""
 
 
 class DeliveryChecker:
@@ -93,18 +97,34 @@ class DeliveryChecker:
     async def settle(self, patience: float = 60.0) -> None:
         """Wait until nothing is on its way: no byte, no unanswered call, no running action or hook.
 
-        Connections on a link that does not let anything through are not waited for. Raises trio.TooSlowError after
-        `patience` seconds, virtual ones where the clock is.
+        Connections on a link that does not let anything through are not waited for. Raises trio.TooSlowError, which
+        says what is going on, after `patience` seconds, virtual ones where the clock is; Violation where a client waits
+        for an answer that nothing can bring any more.
         """
         step = 0.01
-        with trio.fail_after(patience):
-            quiet = 0
-            while quiet < 2:
-                # Under a clock that jumps, a sleep ends when every other task waits, so no pause can be too short.
-                await trio.sleep(step)
-                quiet = quiet + 1 if self._is_quiet() else 0
-                step = min(step * 1.5, 0.1 if self._real else 1.0)
+        try:
+            with trio.fail_after(patience):
+                quiet = 0
+                while quiet < 2:
+                    # Under a clock that jumps, a sleep ends when every other task waits, so no pause can be too short.
+                    await trio.sleep(step)
+                    quiet = quiet + 1 if self._is_quiet() else 0
+                    step = min(step * 1.5, 0.1 if self._real else 1.0)
+        except trio.TooSlowError:
+            self._look_for_unanswered()
+            going_on = "; ".join(self._journal.unfinished) or "something is on its way"
+            raise trio.TooSlowError(f"after {patience:g} s the world is not quiet: {going_on}") from None
         self._settled.append(self._journal.now)
+
+    def _look_for_unanswered(self) -> None:
+        self._journal.answers_count = False
+        try:
+            quiet = self._is_quiet()
+        finally:
+            self._journal.answers_count = True
+        for watched in self._journal.watched if quiet else ():
+            for violation in self._judge_unanswered(watched):
+                raise violation
 
     def verify(self, *, over: bool = False) -> None:
         """Raise the earliest Violation, if there is one. `over`: no actor lives any more.
@@ -120,26 +140,26 @@ class DeliveryChecker:
         emitted = events_by_actor(self._journal.entries)
         yield from _judge_turns(self._journal)
         for watched in self._journal.watched:
-            starts = yield from _match_calls(self._journal, watched)
-            yield from self._judge_answers(watched, starts, settled=settled and not over)
+            starts, unsent = _match_calls(self._journal, watched)
+            if unsent is not None:
+                yield unsent
+            for call in watched.calls:
+                if call.answers > 1:
+                    yield Violation("answers", f"{watched.name} got {call.answers} answers to {call}", call.moment)
             for trace in watched.traces:
                 complete = settled and not over and trace.ended is None and trace.conn not in self._journal.impaired
                 judge = _TraceJudge(trace, watched, starts, emitted.get(trace.actor, []), self._settled, complete)
                 yield from judge.violations()
                 yield from self._judge_disconnect(trace, settled=settled, over=over)
 
-    def _judge_answers(self, watched: Watched, starts: dict[SentCall, Called], *, settled: bool) -> Iterator[Violation]:
-        for call in watched.calls:
-            if call.answers > 1:
-                yield Violation("answers", f"{watched.name} got {call.answers} answers to {call}", call.moment)
+    def _judge_unanswered(self, watched: Watched) -> Iterator[Violation]:
+        """Calls that have returned to a client that is still waiting for them, though nothing is on its way."""
+        starts, _ = _match_calls(self._journal, watched)
         live = watched.live
-        if not settled or live is None or live.conn in self._journal.impaired:
+        if live is None or live.conn in self._journal.impaired:
             return
-        for call in watched.calls:
-            began = starts.get(call)
-            if began is None or began.conn != live.conn or began.returned == NEVER:
-                continue
-            if not call.answers and not call.given_up:
+        for call, began in starts.items():
+            if began.conn == live.conn and began.returned != NEVER and not call.answers and not call.given_up:
                 yield Violation("answers", f"{watched.name} never got an answer to {call}", began.returned)
 
     def _judge_disconnect(self, trace: Trace, *, settled: bool, over: bool) -> Iterator[Violation]:
@@ -177,8 +197,8 @@ def _judge_turns(journal: Journal) -> Iterator[Violation]:
             del inside[entry.actor]
 
 
-def _match_calls(journal: Journal, watched: Watched) -> Generator[Violation, None, dict[SentCall, Called]]:
-    """Which calls of a client are which of the actor: they start in the order of sending."""
+def _match_calls(journal: Journal, watched: Watched) -> tuple[dict[SentCall, Called], Violation | None]:
+    """Which calls of a client are which of the actor, up to the first that did not start in the order of sending."""
     conns = {trace.conn: index for index, trace in enumerate(watched.traces)}
     begun = [e for e in _begun(journal) if e.what == "action" and e.conn in conns]
     begun.sort(key=lambda called: conns[cast("str", called.conn)])  # in each connection they stay as they began
@@ -190,11 +210,10 @@ def _match_calls(journal: Journal, watched: Watched) -> Generator[Violation, Non
     for called in begun:
         at = next((i for i in range(position, len(sent)) if _is_same(sent[i], called)), None)
         if at is None:
-            yield _unsent(watched, called, starts, sent)
-            break
+            return starts, _unsent(watched, called, starts, sent)
         starts[sent[at]] = called
         position = at + 1
-    return starts
+    return starts, None
 
 
 def _is_same(sent: SentCall, called: Called) -> bool:
@@ -239,12 +258,20 @@ class _TraceJudge:
             self._by_key.setdefault((event.event, event.key), []).append(event)
 
     def violations(self) -> Iterator[Violation]:
+        yield from self._look_for_gaps()
         plain = list(self._look_for_strangers())
         yield from plain
         if not plain:
             yield from self._explain()
 
     # -- what needs no explanation ------------------------------------------------------------------------------------
+
+    def _look_for_gaps(self) -> Iterator[Violation]:
+        for name in sorted(self._trace.missed):
+            places = [index for index, one in enumerate(self._arrived) if one.event == name or name in one.gap]
+            if not places or not self._arrived[places[0]].gap:
+                message = f"connection {self._name} was not told that {name} may be missing: its session was lost"
+                yield Violation("gap", message, self._trace.subscribed_first[0].moment)
 
     def _look_for_strangers(self) -> Iterator[Violation]:
         """What arrived though it was never emitted, or not to this connection, or too often, or in the wrong order."""
@@ -325,7 +352,7 @@ class _TraceJudge:
                 arrived = self._arrived[position]
                 yield self._unsubscribed(arrived)
             elif self._complete:
-                names = ", ".join(f"{count} {event}" for event, count in owed)
+                names = ", ".join(f"{count} {event}" for event, count, _ in owed)
                 at = self._arrived[-1]
                 yield self._violation("lost", f"was told that {names} were dropped, and they were not", at)
 
@@ -345,12 +372,15 @@ class _TraceJudge:
             arrived = self._arrived[position]
             if arrived.dropped is not None:
                 owed = _owe(owed, *arrived.dropped)
-            elif arrived.event is not None or self._returned(arrived) > moment:
+            elif arrived.event is not None or self._earliest(arrived) > moment:
                 break
             position += 1
         return done, position, owed
 
-    def _returned(self, arrived: Arrived) -> int:
+    def _earliest(self, arrived: Arrived) -> int:
+        """The moment before which whatever was emitted comes before this answer."""
+        if arrived.synced is not None:
+            return arrived.synced
         called = None if arrived.call is None else self._starts.get(arrived.call)
         return -1 if called is None or called.returned == NEVER else called.returned
 
@@ -359,6 +389,7 @@ class _TraceJudge:
         done, position, owed = state
         found: set[_State] = set()
         expected = self._expects(done, event)
+        missing = next(((count, now) for name, count, now in owed if name == event.event), None)
         if expected is not True:
             found.add(state)
         if expected is not False:
@@ -367,12 +398,13 @@ class _TraceJudge:
                     return None
             else:
                 arrived = self._arrived[position]
-                if arrived.event == event.event and arrived.key == event.key:
+                due = missing is not None and missing[1]
+                if not due and (arrived.event, arrived.key) == (event.event, event.key):
                     found.add((done, position + 1, owed))
-            for name, count in owed:
-                if name == event.event:
-                    rest = dict(owed) | {name: count - 1}
-                    found.add((done, position, tuple(sorted((n, c) for n, c in rest.items() if c))))
+            if missing is not None:
+                rest = tuple(one for one in owed if one[0] != event.event)
+                left = missing[0] - 1
+                found.add((done, position, tuple(sorted((*rest, (event.event, left, False)))) if left else rest))
         return found
 
     def _expects(self, done: int, event: Emitted) -> bool | None:
@@ -386,36 +418,42 @@ class _TraceJudge:
         changes = (change.subscription for change in reversed(self._changes[:done]))
         return next((change.wanted for change in changes if change.event == name), False)
 
+    def _told_of(self, arrived: Arrived) -> bool:
+        """Whether events of its name were told to be dropped before."""
+        earlier = self._arrived[: self._arrived.index(arrived)]
+        return any(one.dropped is not None and one.dropped[0] == arrived.event for one in earlier)
+
     def _unsubscribed(self, arrived: Arrived) -> Violation:
         event = self._by_key[arrived.event or "", arrived.key][0]
         return self._violation("unsubscribed", f"saw {event.text}, and was not subscribed to it", arrived)
 
     def _diagnose(self, event: Emitted, before: set[_State]) -> Violation:
         """Why no state is left after an event."""
-        arrived = next((one for one in self._arrived if (one.event, one.key) == (event.event, event.key)), None)
+        rest = self._arrived[min(position for _, position, _ in before) :]
+        arrived = next((one for one in rest if (one.event, one.key) == (event.event, event.key)), None)
         expected = any(self._expects(done, event) is not False for done, _, _ in before)
-        if expected and arrived is not None:
-            blocking = min((self._arrived[position] for _, position, _ in before), key=lambda one: one.moment)
-            if blocking.event is None and blocking.call is not None:
+        blocking = rest[0] if rest else None
+        older = self._by_key.get((blocking.event or "", blocking.key)) if blocking is not None else None
+        if blocking is not None and older and older[0].number < event.number and self._told_of(blocking):
+            return self._violation("lost", f"was told that {older[0]} was dropped, and saw it after that", blocking)
+        if expected and arrived is not None and blocking is not None:
+            if blocking.call is not None:
                 return self._violation("cause", f"got the answer to {blocking.call} before {event}", arrived)
-            if blocking is not arrived:
-                earlier = self._by_key.get((blocking.event or "", blocking.key), [event])
-                if earlier[0].number < event.number:
-                    return self._unsubscribed(blocking)
-                return self._violation("order", f"saw {earlier[0]} before {event}", arrived)
-        if not expected:
-            return self._violation("unsubscribed", f"saw {event.text}, and was not subscribed to it", event)
+            if blocking.synced is not None:
+                return self._violation("sync", f"got the answer to sync() before {event}", arrived)
+            if older and older[0].number < event.number:
+                return self._unsubscribed(blocking)
+            return self._violation("order", f"saw {older[0] if older else event} before {event}", arrived)
         changes = [change for change in self._changes if change.subscription.event == event.event]
         by_call = [change for change in changes if change.subscription.wanted and change.last <= event.moment]
         keys = {one.key for one in self._emitted if one.event == event.event and one.number < event.number}
         explained = any(one.event == event.event and one.key in keys for one in self._arrived)
         if event.only is None and by_call and by_call[-1].by_call and not explained:
-            message = f"never saw {event.text}: it had subscribed, and then called an action, before this was emitted"
+            message = f"never saw {event.text}, though it had subscribed and then called"
             return self._violation("subscribe", message, event)
         return self._violation("lost", f"never saw {event.text}", event)
 
 
-def _owe(owed: tuple[tuple[str, int], ...], event: str, count: int) -> tuple[tuple[str, int], ...]:
-    sums = dict(owed)
-    sums[event] = sums.get(event, 0) + count
-    return tuple(sorted(sums.items()))
+def _owe(owed: _Owed, event: str, count: int) -> _Owed:
+    before = sum(old for name, old, _ in owed if name == event)
+    return tuple(sorted((*(one for one in owed if one[0] != event), (event, before + count, True))))

@@ -9,7 +9,7 @@ import copy
 import types
 from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
+from functools import partial
 from typing import Any, Literal, cast
 
 import attrs
@@ -26,19 +26,21 @@ from trivet.runtime.connection import Conn
 from trivet.runtime.instance import Instance
 from trivet.runtime.session import Session
 from trivet.testing.network import Link
+from trivet.testing.places import check_places, wrap
 from trivet.testing.records import CODEC, NEVER, Called, Emitted, Entry, Watched, value_key
 from trivet.testing.watching import watch
-
-_current: ContextVar[Called | None] = ContextVar("trivet_testing_called", default=None)
 
 
 class Journal:
     """What happened, in one order. The index of an entry is its moment."""
 
     def __init__(self) -> None:
+        check_places()
         self.entries: list[Entry] = []
         self.watched: list[Watched] = []
         self.crashes: list[int] = []
+        self.answers_count = True
+        """Whether a client that waits for an answer makes it busy."""
         self._emitted: dict[str, int] = {}
         self._running = 0
         self._hooks: dict[str, frozenset[str]] = {}
@@ -51,7 +53,26 @@ class Journal:
     @property
     def is_busy(self) -> bool:
         """Whether an action or a hook is running, or a client waits for an answer that can come."""
-        return bool(self._running) or any(one.waiting for one in self.watched if one.connected and not _stuck(one))
+        return bool(self._running) or (self.answers_count and any(one.waiting for one in self._reachable()))
+
+    @property
+    def unfinished(self) -> list[str]:
+        """In words, what keeps it busy."""
+        running = [
+            f"{entry} is running"
+            for moment, entry in enumerate(self.entries)
+            if isinstance(entry, Called) and entry.moment == moment and entry.returned == NEVER
+        ]
+        waiting = [
+            f"{one.name} waits for the answer to {call}"
+            for one in self._reachable()
+            for call in one.calls
+            if not (call.answers or call.given_up)
+        ]
+        return running + waiting
+
+    def _reachable(self) -> list[Watched]:
+        return [one for one in self.watched if one.connected and not _stuck(one)]
 
     @property
     def impaired(self) -> set[str]:
@@ -90,19 +111,20 @@ class Journal:
         self.entries.append(called)
         return called
 
-    def end(self, called: Called, raised: bool) -> None:
+    def end(self, called: Called) -> None:
         called.returned = self.now
-        called.raised = raised
         self.entries.append(called)
 
     def adopt(self, instance: Instance) -> None:
         """Take down what this actor emits."""
         self._hooks[instance.actor_id] = instance.definition.hooks
-        emitter: Any = instance.emitter
-        emitter.broadcast = self._broadcasts(instance, emitter.broadcast)
-        emitter.send = self._sends(instance, emitter.send)
-        emitter.publish = self._publishes(instance, emitter.publish)
-        emitter.publish_to = self._publishes_to(instance, emitter.publish_to)
+        for name, make in (
+            ("broadcast", self._broadcasts),
+            ("send", self._sends),
+            ("publish", self._publishes),
+            ("publish_to", self._publishes_to),
+        ):
+            wrap(instance.emitter, name, partial(make, instance))
 
     def _broadcasts(self, instance: Instance, broadcast: Callable[..., Any]) -> Callable[..., Any]:
         def recorded(event: Any, args: Sequence[object], exclude: Any = (), where: Any = None) -> Any:
@@ -165,13 +187,7 @@ class Journal:
 
     def _note(self, instance: Instance, name: str, values: Sequence[Value], **to: Any) -> None:
         number = self._emitted[instance.actor_id] = self._emitted.get(instance.actor_id, 0) + 1
-        cause = _current.get()
-        if cause is not None and (cause.returned != NEVER or cause.actor != instance.actor_id):
-            cause = None
-        conns = frozenset(instance.conns)
-        self.entries.append(
-            Emitted(number, instance.actor_id, self.now, name, values, value_key(values), conns, cause=cause, **to)
-        )
+        self.entries.append(Emitted(number, instance.actor_id, self.now, name, values, value_key(values), **to))
 
     # -- at the client ------------------------------------------------------------------------------------------------
 
@@ -270,35 +286,26 @@ def _observed_action(action: ActionDefinition, journal: Journal) -> ActionDefini
             called.args = tuple(value_key([value]) for value in action.signature.dump_args(args, {}))
         except (TrivetError, ValueError, TypeError):
             pass  # what the types let in they need not let out; then its name has to do
-        token = _current.set(called)
         try:
             result = fn(actor, *args)
         except BaseException:
-            journal.end(called, True)
+            journal.end(called)
             raise
-        finally:
-            _current.reset(token)
         if hasattr(result, "__await__"):
             return _run(journal, called, lambda: result)
-        journal.end(called, False)
+        journal.end(called)
         return result
 
     return attrs.evolve(action, fn=observed)
 
 
 async def _run(journal: Journal, called: Called, body: Callable[[], Any]) -> Any:
-    raised = True
-    token = _current.set(called)
     try:
         with journal.busy():
             result = body()
-            if hasattr(result, "__await__"):
-                result = await result
-        raised = False
-        return result
+            return await result if hasattr(result, "__await__") else result
     finally:
-        _current.reset(token)
-        journal.end(called, raised)
+        journal.end(called)
 
 
 def _observed_event(event: EventDefinition, journal: Journal) -> EventDefinition:

@@ -38,7 +38,6 @@ class Called:
     serial: bool
     args: tuple[bytes, ...] | None = None
     returned: int = NEVER
-    raised: bool = False
 
     def __str__(self) -> str:
         return self.name
@@ -54,11 +53,9 @@ class Emitted:
     event: str
     values: Sequence[Value]
     key: bytes
-    conns: frozenset[str]
     to: frozenset[str] = frozenset()
     perhaps: frozenset[str] = frozenset()
     only: str | None = None
-    cause: Called | None = None
 
     def __str__(self) -> str:
         return f"{self.event} #{self.number}"
@@ -115,14 +112,18 @@ class Subscription:
 
 @attrs.define(eq=False)
 class Arrived:
-    """An event, an answer, or the news that events of a name were dropped, in the order of arrival."""
+    """What came to a connection, in the order of arrival: one of an event, an answer, a Dropped and a Gap."""
 
     moment: int
-    event: str | None
+    event: str | None = None
     values: Sequence[Value] = ()
     key: bytes = b""
     call: SentCall | None = None
+    synced: int | None = None
+    """The answer to a `sync()` that was asked for at this moment."""
     dropped: tuple[str, int] | None = None
+    gap: frozenset[str] = frozenset()
+    """The events whose listeners were told of a gap."""
 
 
 @attrs.define(eq=False)
@@ -133,9 +134,10 @@ class Trace:
     conn: str
     actor: str
     subscribed_first: list[Subscription]
+    missed: frozenset[str]
+    """The events that had listeners when the connection before this one was lost, and have had them since."""
     arrived: list[Arrived] = attrs.field(factory=list[Arrived])
     ended: int | None = None
-    why: str = ""
 
 
 @attrs.define(eq=False)

@@ -1,6 +1,6 @@
 """What clients sent and saw, taken down at a connection's calls and listeners."""
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Any, cast
 
 from trivet.client.calls import Pending, PendingCall
@@ -10,96 +10,151 @@ from trivet.client.listeners import Listener, Missing
 from trivet.errors import ActorError, Dropped
 from trivet.protocol.messages import ActionRequest
 from trivet.protocol.values import Value
+from trivet.testing.places import wrap
 from trivet.testing.records import Arrived, SentCall, Subscription, Trace, Watched, value_key
 
 
 def watch(connection: Connection[Any], watched: Watched, now: Callable[[], int]) -> None:
     """Take down in `watched` what a connection sends and sees, at moments that `now` gives."""
-    calls, listeners, codec = connection._calls, connection._listeners, connection._codec
-    send, answer, dispatch, subscribe = calls.send, calls.answer, listeners.dispatch, listeners._subscribe
-    mark, refuse = listeners.mark, listeners.refuse
-    sent_calls: dict[int, SentCall] = {}
+    _Watch(connection, watched, now)
 
-    async def recorded_send(key: Hashable, pending: Pending, ended: Callable[[], Exception | None]) -> Value:
-        if not isinstance(pending, PendingCall):
-            return await send(key, pending, ended)
-        call_id = pending.id
-        request = cast("ActionRequest", codec.decode_to_server(pending.payload))
-        sent = SentCall(now(), call_id, request.name, tuple(value_key([arg]) for arg in request.args))
-        watched.sent.append(sent)
-        sent_calls[call_id] = sent
-        watched.waiting += 1
-        try:
-            return await send(key, pending, ended)
-        except ActorError as error:
-            sent.error = error
-            raise
-        except BaseException:
-            sent.given_up = True
-            raise
-        finally:
-            watched.waiting -= 1
 
-    def arrive(arrived: Arrived) -> None:
-        trace = watched.live if watched.connected else None
-        (watched.early if trace is None else trace.arrived).append(arrived)
+class _Watch:
+    def __init__(self, connection: Connection[Any], watched: Watched, now: Callable[[], int]) -> None:
+        self._connection = connection
+        self._watched = watched
+        self._now = now
+        self._asked: dict[Hashable, SentCall | int] = {}
+        """The calls by their id, and when each `sync` was asked for."""
+        self._missed: set[str] = set()
+        for target, name, make in (
+            (connection._calls, "send", self._sends),
+            (connection._calls, "answer", self._answers),
+            (connection._listeners, "dispatch", self._dispatches),
+            (connection._listeners, "mark", self._marks),
+            (connection._listeners, "refuse", self._refuses),
+            (connection._listeners, "_subscribe", self._subscribes),
+        ):
+            wrap(target, name, make)
+        connection.on_status_change(self._status_changed)
+        connection.on_close(self._closed)
 
-    def recorded_answer(key: Hashable, *args: Any, **kwargs: Any) -> bool:
-        sent = sent_calls.get(key) if isinstance(key, int) else None
-        if sent is not None:
-            sent.answers += 1
-            arrive(Arrived(now(), None, call=sent))
-        return answer(key, *args, **kwargs)
+    # -- questions and answers ----------------------------------------------------------------------------------------
 
-    def recorded_dispatch(name: str, payload: Sequence[Value]) -> None:
-        arrive(Arrived(now(), name, payload, value_key(payload)))
-        dispatch(name, payload)
+    def _sends(self, send: Callable[..., Awaitable[Value]]) -> Callable[..., Awaitable[Value]]:
+        async def recorded(key: Hashable, pending: Pending, ended: Callable[[], Exception | None]) -> Value:
+            sent = self._note_call(pending) if isinstance(pending, PendingCall) else None
+            self._asked[key] = sent or self._now()
+            self._watched.waiting += 1
+            try:
+                return await send(key, pending, ended)
+            except ActorError as error:
+                if sent is not None:
+                    sent.error = error
+                raise
+            except BaseException:
+                if sent is not None:
+                    sent.given_up = True
+                raise
+            finally:
+                self._watched.waiting -= 1
 
-    def recorded_subscribe(name: str, wanted: bool) -> None:
-        subscribe(name, wanted)
-        if watched.traces:  # without a transport it is sent on the next, or is among the first of a new session
-            watched.sent.append(Subscription(now(), name, wanted, watched.traces[-1]))
+        return recorded
 
-    def recorded_mark(marked: Sequence[Listener], reason: Missing) -> bool:
-        if isinstance(reason, Dropped):
-            arrive(Arrived(now(), None, dropped=(reason.event, reason.count)))
-        return mark(marked, reason)
+    def _note_call(self, call: PendingCall) -> SentCall:
+        request = cast("ActionRequest", self._connection._codec.decode_to_server(call.payload))
+        sent = SentCall(self._now(), call.id, request.name, tuple(value_key([arg]) for arg in request.args))
+        self._watched.sent.append(sent)
+        return sent
 
-    def recorded_refuse(name: str, error: ActorError) -> None:
-        asked = [*(watched.traces[-1].subscribed_first if watched.traces else ()), *watched.sent]
-        for sent in reversed(asked):
-            if isinstance(sent, Subscription) and sent.wanted and sent.event == name:
-                sent.refused = True
-                break
-        refuse(name, error)
+    def _answers(self, answer: Callable[..., bool]) -> Callable[..., bool]:
+        def recorded(key: Hashable, *args: Any, **kwargs: Any) -> bool:
+            asked = self._asked.get(key)
+            if isinstance(asked, SentCall):
+                asked.answers += 1
+                self._arrive(Arrived(self._now(), call=asked))
+            elif asked is not None:
+                self._arrive(Arrived(self._now(), synced=asked))
+            return answer(key, *args, **kwargs)
 
-    def status_changed(status: Status) -> None:
+        return recorded
+
+    # -- events -------------------------------------------------------------------------------------------------------
+
+    def _arrive(self, arrived: Arrived) -> None:
+        trace = self._watched.live if self._watched.connected else None
+        (self._watched.early if trace is None else trace.arrived).append(arrived)
+
+    def _dispatches(self, dispatch: Callable[..., None]) -> Callable[..., None]:
+        def recorded(name: str, payload: Sequence[Value]) -> None:
+            self._arrive(Arrived(self._now(), name, payload, value_key(payload)))
+            dispatch(name, payload)
+
+        return recorded
+
+    def _marks(self, mark: Callable[..., bool]) -> Callable[..., bool]:
+        def recorded(listeners: Sequence[Listener], reason: Missing) -> bool:
+            if isinstance(reason, Dropped):
+                self._arrive(Arrived(self._now(), dropped=(reason.event, reason.count)))
+            else:
+                self._arrive(Arrived(self._now(), gap=frozenset(one.event.name for one in listeners)))
+            return mark(listeners, reason)
+
+        return recorded
+
+    # -- subscriptions ------------------------------------------------------------------------------------------------
+
+    def _subscribes(self, subscribe: Callable[[str, bool], None]) -> Callable[[str, bool], None]:
+        def recorded(name: str, wanted: bool) -> None:
+            subscribe(name, wanted)
+            if not wanted:
+                self._missed.discard(name)
+            if self._watched.traces:  # else it is among the first of the session to come
+                self._watched.sent.append(Subscription(self._now(), name, wanted, self._watched.traces[-1]))
+
+        return recorded
+
+    def _refuses(self, refuse: Callable[[str, ActorError], None]) -> Callable[[str, ActorError], None]:
+        def recorded(name: str, error: ActorError) -> None:
+            self._missed.discard(name)
+            traces = self._watched.traces
+            asked = [*(traces[-1].subscribed_first if traces else ()), *self._watched.sent]
+            for sent in reversed(asked):
+                if isinstance(sent, Subscription) and sent.wanted and sent.event == name:
+                    sent.refused = True
+                    break
+            refuse(name, error)
+
+        return recorded
+
+    # -- connections --------------------------------------------------------------------------------------------------
+
+    def _status_changed(self, status: Status) -> None:
+        watched = self._watched
         watched.connected = status == "connected"
         trace = watched.traces[-1] if watched.traces else None
         if status == "connected":
-            conn_id, actor_id = connection.conn_id, connection.actor_id
-            assert conn_id is not None
-            assert actor_id is not None
-            if trace is None or trace.conn != conn_id:
-                first = [
-                    Subscription(now(), name, True) for name in dict.fromkeys(one.event.name for one in listeners.all())
-                ]
-                trace = Trace(watched.name, conn_id, actor_id, first)
-                watched.traces.append(trace)
+            if trace is None or trace.conn != self._connection.conn_id:
+                trace = self._begin()
             trace.ended = None
             trace.arrived += watched.early
             watched.early.clear()
         elif trace is not None and trace.ended is None:
-            trace.ended = now()
+            trace.ended = self._now()
 
-    def closed(how: Closed) -> None:
-        if watched.traces:
-            watched.traces[-1].why = f"{how.code} {how.reason}".rstrip()
-            watched.traces[-1].ended = now()
+    def _begin(self) -> Trace:
+        conn_id, actor_id = self._connection.conn_id, self._connection.actor_id
+        assert conn_id is not None
+        assert actor_id is not None
+        first = [Subscription(self._now(), name, True) for name in self._listened()]
+        trace = Trace(self._watched.name, conn_id, actor_id, first, frozenset(self._missed))
+        self._watched.traces.append(trace)
+        return trace
 
-    patched: Any = connection
-    patched._calls.send, patched._calls.answer = recorded_send, recorded_answer
-    patched._listeners.dispatch, patched._listeners._subscribe = recorded_dispatch, recorded_subscribe
-    patched._listeners.mark, patched._listeners.refuse = recorded_mark, recorded_refuse
-    connection.on_status_change(status_changed)
-    connection.on_close(closed)
+    def _closed(self, how: Closed) -> None:
+        self._missed = set(self._listened())
+        if self._watched.traces:
+            self._watched.traces[-1].ended = self._now()
+
+    def _listened(self) -> dict[str, None]:
+        return dict.fromkeys(one.event.name for one in self._connection._listeners.all())

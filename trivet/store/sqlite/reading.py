@@ -1,0 +1,90 @@
+"""What is asked of a file, over whichever connection."""
+
+import json
+from collections.abc import Sequence
+from typing import Any, Final, cast
+
+import apsw
+
+from trivet.store.interface import ActorRow, Stored
+from trivet.store.sqlite.statements import row, rows
+
+_ROW: Final = "id, namespace, name, key, created_at"
+
+
+def key_text(key: Sequence[str]) -> str:
+    """A key as it stands in the file. There is one text for each key."""
+    text = json.dumps(key, ensure_ascii=False, separators=(",", ":"))
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        # Half of a surrogate pair, which JSON can carry and UTF-8 cannot.
+        return json.dumps(key, separators=(",", ":"))
+    return text
+
+
+def _actor_row(columns: Sequence[Any]) -> ActorRow:
+    actor_id, namespace, name, key, created_at = columns
+    return ActorRow(actor_id, namespace, name, tuple(cast("list[str]", json.loads(key))), created_at)
+
+
+def find(connection: apsw.Connection, namespace: str, name: str, key: Sequence[str]) -> ActorRow | None:
+    found = row(
+        connection,
+        f"SELECT {_ROW} FROM actors WHERE namespace = ? AND name = ? AND key = ?",
+        (namespace, name, key_text(key)),
+    )
+    return None if found is None else _actor_row(found)
+
+
+def find_id(connection: apsw.Connection, actor_id: str) -> ActorRow | None:
+    found = row(connection, f"SELECT {_ROW} FROM actors WHERE id = ?", (actor_id,))
+    return None if found is None else _actor_row(found)
+
+
+# One statement, so that all of it is of one moment.
+_LOAD: Final = f"""
+SELECT 'actor', {_ROW}, generation, version, CAST(state AS BLOB)
+    FROM actors LEFT JOIN states ON actor = number WHERE actors.id = ?1
+UNION ALL
+SELECT 'connection', connections.id, CAST(data AS BLOB), 0, 0, 0, 0, 0, 0
+    FROM actors JOIN connections ON actor = number WHERE actors.id = ?1
+UNION ALL
+SELECT 'schedule', schedules.id, CAST(data AS BLOB), 0, 0, 0, 0, 0, 0
+    FROM actors JOIN schedules ON actor = number WHERE actors.id = ?1
+"""
+
+
+def load(connection: apsw.Connection, actor_id: str) -> Stored | None:
+    parts = rows(connection, _LOAD, (actor_id,))
+    if not parts:
+        return None
+    _, *who, generation, version, state = parts[0]
+    mappings: dict[str, dict[str, bytes]] = {"connection": {}, "schedule": {}}
+    for part, id_, data, *_ in parts[1:]:
+        mappings[part][id_] = data
+    return Stored(_actor_row(who), generation, state, version or 0, mappings["connection"], mappings["schedule"])
+
+
+def list_actors(
+    connection: apsw.Connection, namespace: str, name: str | None, after: tuple[float, str], limit: int
+) -> Sequence[ActorRow]:
+    of_name, names = ("", ()) if name is None else (" AND name = ?", (name,))
+    found = rows(
+        connection,
+        f"SELECT {_ROW} FROM actors WHERE namespace = ?{of_name} AND (created_at, id) > (?, ?) "
+        "ORDER BY created_at, id LIMIT ?",
+        (namespace, *names, *after, limit),
+    )
+    return [_actor_row(columns) for columns in found]
+
+
+def next_alarm(connection: apsw.Connection) -> float | None:
+    return cast("float | None", rows(connection, "SELECT min(alarm) FROM actors WHERE alarm IS NOT NULL")[0][0])
+
+
+def due(connection: apsw.Connection, now: float, limit: int) -> Sequence[tuple[ActorRow, float]]:
+    found = rows(
+        connection, f"SELECT {_ROW}, alarm FROM actors WHERE alarm <= ? ORDER BY alarm, id LIMIT ?", (now, limit)
+    )
+    return [(_actor_row(columns), alarm) for *columns, alarm in found]

@@ -1,0 +1,26 @@
+"""Statements of SQL, typed."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeAlias, cast
+
+import apsw
+
+Values: TypeAlias = Sequence[str | bytes | float | None]
+Row: TypeAlias = tuple[Any, ...]
+
+
+def rows(connection: apsw.Connection, statements: str, values: Values = ()) -> list[Row]:
+    """Run one statement or several, to the end. Raises apsw.Error."""
+    # apsw's own types name collections.abc.Buffer, which Python 3.11 does not have.
+    cursor = connection.execute(statements, values)  # pyright: ignore[reportUnknownMemberType]
+    return cast("list[Row]", cursor.fetchall())  # pyright: ignore[reportUnknownMemberType]
+
+
+def row(connection: apsw.Connection, statement: str, values: Values = ()) -> Row | None:
+    """The first row, of a statement that has one at most."""
+    return next(iter(rows(connection, statement, values)), None)
+
+
+def run_each(connection: apsw.Connection, statement: str, each: Iterable[Values]) -> None:
+    """Run a statement once for each of the values. Raises apsw.Error."""
+    connection.executemany(statement, each)  # pyright: ignore[reportUnknownMemberType]
