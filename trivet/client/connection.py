@@ -11,21 +11,13 @@ from typing_extensions import TypeVarTuple
 from trivet.actor import Action, Actor
 from trivet.client.actions import ActionsProxy
 from trivet.client.backend import Backend, Target
+from trivet.client.buffer import DEFAULT_BUFFER, Missing, Overflow
 from trivet.client.calls import PendingCall, PendingSync
 from trivet.client.contracts import Contracts, RemoteAction
 from trivet.client.conversation import Conversation
 from trivet.client.ending import CLOSED_HERE, Closed
 from trivet.client.link import Link
-from trivet.client.listeners import (
-    DEFAULT_BUFFER,
-    CallbackListener,
-    EventStream,
-    Missing,
-    OnGap,
-    Overflow,
-    TaskListener,
-    is_async,
-)
+from trivet.client.listeners import CallbackListener, EventStream, OnGap, TaskListener, is_async
 from trivet.client.observers import Notices, Status
 from trivet.definition import ActorDefinition
 from trivet.errors import ActorError

@@ -4,9 +4,10 @@ from collections.abc import Callable
 
 import trio
 
+from trivet.client.buffer import Missing
 from trivet.client.calls import Calls
 from trivet.client.ending import CLOSED_HERE, Ending
-from trivet.client.listeners import Listener, Listeners, Missing
+from trivet.client.listeners import Listener, Listeners
 from trivet.client.observers import Notices
 from trivet.client.outgoing import Outgoing
 from trivet.client.session import Session

@@ -6,8 +6,8 @@ from typing import Generic, Literal, TypeAlias
 
 from typing_extensions import TypeVarTuple
 
+from trivet.client.buffer import Missing
 from trivet.client.ending import Closed
-from trivet.client.listeners import Missing
 
 Args = TypeVarTuple("Args")
 
