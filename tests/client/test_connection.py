@@ -339,6 +339,19 @@ async def test_a_sync_listener_that_returns_a_coroutine_is_told_why_it_did_nothi
         assert "must be an async function" in str(errors[0])
 
 
+async def test_an_async_observer_is_told_that_nobody_awaits_it(autojump_clock: MockClock) -> None:
+    async def callback() -> None:
+        raise AssertionError("never awaited")
+
+    async with open_world() as world:
+        connection = world.handle.connect()
+        errors: list[Exception] = []
+        connection.on_error(errors.append)
+        connection.on_open(callback)
+        async with world.room(connection):
+            assert "nobody awaits it" in str(errors[0])
+
+
 async def test_unsubscribing_ends_the_subscription_with_the_last_listener(autojump_clock: MockClock) -> None:
     async with open_world() as world, world.room() as (room, peer):
         got: list[str] = []

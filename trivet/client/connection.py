@@ -333,7 +333,10 @@ class Connection(Generic[A]):
             yield await self._call(remote, args, kwargs, on_answer=stream.restart), stream
 
     def on_open(self, callback: Callable[[], object]) -> Callable[[], None]:
-        """Call it each time the connection has opened; add it before entering to hear of the first time."""
+        """Call it each time the connection has opened; add it before entering to hear of the first time.
+
+        This and the next ones take plain functions, and return what ends that. An exception is reported to `on_error`.
+        """
         return self._notices.open.add(callback)
 
     def on_close(self, callback: Callable[[Closed], object]) -> Callable[[], None]:

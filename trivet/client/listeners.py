@@ -2,19 +2,22 @@
 
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, Protocol, Self, TypeAlias, TypeVar, cast
+from typing import Final, Generic, Protocol, Self, TypeAlias, TypeVar, cast
 
 import trio
 
 from trivet.client.buffer import EventBuffer, Missing, Overflow, Payload
 from trivet.client.contracts import RemoteEvent
 from trivet.client.ending import copy_error
+from trivet.client.observers import refuse_coroutine
 from trivet.errors import ActorError, Dropped, Gap
 
 __all__ = ["CallbackListener", "EventStream", "Listener", "Listeners", "Missing", "OnGap", "TaskListener", "is_async"]
 
 EventT = TypeVar("EventT")
 OnGap: TypeAlias = Callable[[Missing], object]
+
+_ADVICE: Final = "a listener that awaits must be an async function"
 
 
 class Listener(Protocol):
@@ -172,7 +175,7 @@ class CallbackListener:
     def deliver(self, payload: Payload) -> None:
         if self._once:
             self._listeners.remove(self)
-        _refuse_coroutine(self._callback, self._callback(*self.event.load(payload)))
+        refuse_coroutine(self._callback, self._callback(*self.event.load(payload)), _ADVICE)
 
     def finish(self, end: Callable[[], Exception | None], drop: bool = False) -> None:
         """Nothing waits here."""
@@ -180,17 +183,11 @@ class CallbackListener:
     def mark(self, reason: Missing) -> bool:
         if self._on_gap is None:
             return False
-        _refuse_coroutine(self._on_gap, self._on_gap(reason))
+        refuse_coroutine(self._on_gap, self._on_gap(reason), _ADVICE)
         return True
 
     def refuse(self, error: ActorError) -> bool:
         return False
-
-
-def _refuse_coroutine(callback: Callable[..., object], result: object) -> None:
-    if inspect.iscoroutine(result):
-        result.close()
-        raise TypeError(f"{callback!r} returned a coroutine; a listener that awaits must be an async function")
 
 
 class TaskListener:

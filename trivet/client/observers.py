@@ -1,5 +1,6 @@
 """Callbacks that are told what happens to a connection."""
 
+import inspect
 import logging
 from collections.abc import Callable
 from typing import Generic, Literal, TypeAlias
@@ -16,8 +17,18 @@ Status: TypeAlias = Literal["idle", "connecting", "connected", "disconnected", "
 logger = logging.getLogger("trivet.client")
 
 
+_ADVICE = "nobody awaits it; let it start a task in a nursery of yours"
+
+
+def refuse_coroutine(callback: Callable[..., object], result: object, advice: str) -> None:
+    """Raise TypeError where a callback that is called without being awaited is async after all."""
+    if inspect.iscoroutine(result):
+        result.close()
+        raise TypeError(f"{callback!r} returned a coroutine; {advice}")
+
+
 class Observers(Generic[*Args]):
-    """Callbacks for one thing that happens to a connection."""
+    """Callbacks for one thing that happens to a connection. They are plain functions, and run at its place."""
 
     def __init__(self, report: Callable[[Exception], None]) -> None:
         self._callbacks: dict[object, Callable[[*Args], object]] = {}
@@ -40,7 +51,7 @@ class Observers(Generic[*Args]):
         for token, callback in list(self._callbacks.items()):
             if token in self._callbacks:
                 try:
-                    callback(*args)
+                    refuse_coroutine(callback, callback(*args), _ADVICE)
                 except Exception as error:
                     self._report(error)
 

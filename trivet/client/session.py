@@ -12,15 +12,15 @@ from trivet.protocol.subprotocols import SessionClaim
 
 ACKNOWLEDGE_EVERY: Final = 64
 ACKNOWLEDGE_EVERY_BYTES: Final = 64 * KIB
-"""So many counted messages, or bytes of them, are acknowledged at once."""
+"""So many counted messages, or bytes of them, are acknowledged as soon as they have come."""
 ACKNOWLEDGE_AFTER: Final = 0.5
-"""Fewer are acknowledged after so many seconds."""
+"""Fewer are acknowledged within so many seconds."""
 
 
 class Session:
-    """One session, from its first message to its loss. It is counted in from the first message of a transport on.
+    """One session, from its first counted message to its loss; it may have several transports, one after the other.
 
-    Without the extension a session lives as long as its transport, and nothing is acknowledged.
+    Without the extension it lives as long as its transport, and nothing is counted or acknowledged.
     """
 
     def __init__(self, outgoing: Outgoing, extended: bool) -> None:
@@ -94,12 +94,12 @@ class Session:
         self.waiting = trio.CancelScope()
 
     def resumed(self) -> None:
-        """It does not wait for a transport any more."""
+        """It does not wait for a transport any more: it has one, or is lost."""
         self.expires = math.inf
         self.waiting.cancel()
 
     def claim(self) -> SessionClaim | None:
-        """What asks the server to go on with it."""
+        """What asks the server to go on with it, or None where it cannot. The count in it acknowledges."""
         if self._token is None:
             return None
         self._note_acknowledged()
