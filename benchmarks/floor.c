@@ -1,7 +1,7 @@
-/* The floor in C: floor FRAME_FILE OFFSET_OF_NUMBER CALL_SIZE
+/* The floor in C: floor [FRAME_FILE OFFSET_OF_NUMBER CALL_SIZE]
  *
- * One non-blocking send() of a ready frame for each delivery, and nothing else; peers/floor_server.py is its twin in
- * Python. Prints its port, serves until standard input ends. */
+ * One non-blocking send() of a ready frame for each delivery, and nothing else; to a caller its bytes are sent back.
+ * peers/floor_server.py is its twin in Python. Prints its port, serves until standard input ends. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -17,7 +17,7 @@
 #define MAX_FDS 65536
 #define NUMBER_WIDTH 10
 
-enum kind { UNUSED, OPENING, SUBSCRIBER, CONTROLLER };
+enum kind { UNUSED, OPENING, SUBSCRIBER, CONTROLLER, CALLER };
 
 static const char ANSWER[] =
     "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
@@ -37,21 +37,24 @@ static void watch(int epoll, int fd) {
         die("epoll_ctl");
 }
 
-static void emit(const char *frame, size_t size) {
-    for (int i = 0; i < subscriber_count; i++) {
-        size_t sent = 0;
-        while (sent < size) {
-            ssize_t n = send(subscribers[i], frame + sent, size - sent, MSG_DONTWAIT | MSG_NOSIGNAL);
-            if (n >= 0) {
-                sent += n;
-            } else if (errno == EAGAIN) { /* does not happen while the load keeps up */
-                struct pollfd wait = {.fd = subscribers[i], .events = POLLOUT};
-                poll(&wait, 1, -1);
-            } else {
-                exit(0); /* the load has gone */
-            }
+static void send_all(int fd, const char *data, size_t size) {
+    size_t sent = 0;
+    while (sent < size) {
+        ssize_t n = send(fd, data + sent, size - sent, MSG_DONTWAIT | MSG_NOSIGNAL);
+        if (n >= 0) {
+            sent += n;
+        } else if (errno == EAGAIN) { /* does not happen while the load keeps up */
+            struct pollfd wait = {.fd = fd, .events = POLLOUT};
+            poll(&wait, 1, -1);
+        } else {
+            exit(0); /* the load has gone */
         }
     }
+}
+
+static void emit(const char *frame, size_t size) {
+    for (int i = 0; i < subscriber_count; i++)
+        send_all(subscribers[i], frame, size);
 }
 
 /* Requests are small and come alone on their connection: one read has the whole of it. */
@@ -61,6 +64,8 @@ static void open_connection(int fd, const char *request, ssize_t size) {
     if (memmem(request, size, "/subscriber ", 12)) {
         kinds[fd] = SUBSCRIBER;
         subscribers[subscriber_count++] = fd;
+    } else if (memmem(request, size, "/caller ", 8)) {
+        kinds[fd] = CALLER;
     } else {
         kinds[fd] = CONTROLLER;
     }
@@ -69,14 +74,15 @@ static void open_connection(int fd, const char *request, ssize_t size) {
 }
 
 int main(int argc, char **argv) {
-    if (argc != 4)
-        return 2;
-    FILE *file = fopen(argv[1], "rb");
-    if (!file)
-        die(argv[1]);
     static char frame[1 << 20];
-    size_t frame_size = fread(frame, 1, sizeof frame, file);
-    size_t offset = atoi(argv[2]), call_size = atoi(argv[3]), called = 0;
+    size_t frame_size = 0, offset = 0, call_size = 1, called = 0;
+    if (argc == 4) {
+        FILE *file = fopen(argv[1], "rb");
+        if (!file)
+            die(argv[1]);
+        frame_size = fread(frame, 1, sizeof frame, file);
+        offset = atoi(argv[2]), call_size = atoi(argv[3]);
+    }
     long emitted = 0;
 
     int listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), one = 1;
@@ -113,10 +119,16 @@ int main(int argc, char **argv) {
             ssize_t size = recv(fd, buffer, sizeof buffer, 0);
             if (size < 0 && errno == EAGAIN)
                 continue;
-            if (size <= 0)
-                return 0; /* the load has gone */
+            if (size <= 0) {
+                if (kinds[fd] != CALLER)
+                    return 0; /* the load has gone */
+                close(fd);
+                continue;
+            }
             if (kinds[fd] == OPENING) {
                 open_connection(fd, buffer, size);
+            } else if (kinds[fd] == CALLER) {
+                send_all(fd, buffer, size);
             } else {
                 for (called += size; called >= call_size; called -= call_size) {
                     char digits[NUMBER_WIDTH + 12];

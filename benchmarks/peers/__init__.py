@@ -1,17 +1,17 @@
 """The servers that are measured: how each is started, and what its clients say and hear.
 
 A peer's command prints the port on which it listens, on 127.0.0.1, as one line, and serves until its standard input
-ends. Adding a peer is adding a module with a class like these, and a line in `PEERS`.
+ends; where it is several processes, their ids follow the port. Adding a peer is adding a class like these, and a line
+in `PEERS` or, for calls, in `echoes.ECHOES`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Final, Literal, Protocol, TypeAlias, get_args
 
 import attrs
 
-Role: TypeAlias = Literal["subscriber", "controller"]
 Encoding: TypeAlias = Literal["json", "cbor", "bare"]
 ENCODINGS: Final[tuple[Encoding, ...]] = get_args(Encoding)
 
@@ -36,52 +36,16 @@ class Unavailable(Exception):
     """A peer cannot run here. The message says why."""
 
 
-class Peer(Protocol):
-    """One server, and the protocol that its clients speak."""
-
-    answers: int
-    """Messages that the controller gets for each call."""
+class Startable(Protocol):
+    """A server as it is started."""
 
     def command(self, directory: Path) -> Sequence[str]:
         """What starts it. `directory` is empty and lives as long as the process. Raises Unavailable."""
         ...
 
-    def opening(self, role: Role) -> bytes:
-        """The upgrade request of a connection."""
-        ...
 
-    def greeting(self, role: Role) -> bytes:
-        """What a connection sends once it is a WebSocket. Nothing may be lost after its answers."""
-        ...
-
-    def welcomes(self, role: Role) -> int:
-        """How many messages a connection gets before the first event."""
-        ...
-
-    def call(self, number: int) -> bytes:
-        """What the controller sends to have this event emitted to all subscribers."""
-        ...
-
-    def event_frame(self, number: int) -> bytes:
-        """The frame that each subscriber gets for it, byte for byte."""
-        ...
-
-    def check_answer(self, number: int, message: bytes) -> None:
-        """Raises Violation when the call was not answered as it should be."""
-        ...
-
-
-def _peers() -> Mapping[str, Callable[[Event], Peer]]:
-    from benchmarks.peers.floor import CFloor, PythonFloor
-    from benchmarks.peers.trivet_actor import TrivetActor
-
-    return MappingProxyType({"trivet": TrivetActor, "floor-python": PythonFloor, "floor-c": CFloor})
-
-
-PEERS: Final = ("trivet", "floor-python", "floor-c")
-FLOORS: Final = ("floor-python", "floor-c")
-
-
-def make_peer(name: str, event: Event) -> Peer:
-    """The peer of this name in `PEERS`."""
-    return _peers()[name](event)
+def need(*modules: str) -> None:
+    """Raises Unavailable unless these can be imported."""
+    for module in modules:
+        if importlib.util.find_spec(module) is None:
+            raise Unavailable(f"{module} is not installed: `pip install --group bench`")

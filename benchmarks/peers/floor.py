@@ -6,9 +6,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.peers import NUMBER_WIDTH, Event, Role, Unavailable
+from benchmarks.peers import NUMBER_WIDTH, Event, Unavailable
 from benchmarks.peers.trivet_actor import TrivetActor
-from benchmarks.sockets import TEXT, client_frame, upgrade_request
+from trivet.bench.client import Role
+from trivet.bench.sockets import TEXT, client_frame, upgrade_request
 
 _SOURCE = Path(__file__).parent.parent / "floor.c"
 
@@ -17,6 +18,7 @@ class PythonFloor:
     """`benchmarks.peers.floor_server`. It sends the very bytes that trivet sends; its calls are counted, not read."""
 
     answers = 0
+    events_per_call = 1
 
     def __init__(self, event: Event) -> None:
         self._frames = TrivetActor(event)
@@ -43,7 +45,18 @@ class PythonFloor:
         return client_frame(TEXT, f"{number:0{NUMBER_WIDTH}d}".encode())
 
     def event_frame(self, number: int) -> bytes:
+        """What is sent: trivet's bytes."""
         return self._frames.event_frame(number)
+
+    @property
+    def event_bytes(self) -> int:
+        return self._frames.event_bytes
+
+    def is_event(self, number: int, message: bytes) -> bool:
+        return self._frames.is_event(number, message)
+
+    def heartbeat(self, message: bytes) -> bytes | None:
+        return None
 
     def check_answer(self, number: int, message: bytes) -> None:
         raise AssertionError("a floor answers nothing")
@@ -53,13 +66,18 @@ class CFloor(PythonFloor):
     """`benchmarks/floor.c`, compiled with what `cc` is here."""
 
     def command(self, directory: Path) -> Sequence[str]:
-        compiler = shutil.which("cc")
-        if compiler is None:
-            raise Unavailable("there is no C compiler called cc")
-        program = directory / "floor"
-        compiled = subprocess.run(
-            [compiler, "-O2", "-o", str(program), str(_SOURCE)], capture_output=True, text=True, check=False
-        )
-        if compiled.returncode:
-            raise Unavailable(f"cc cannot compile floor.c: {compiled.stderr.strip()[:300]}")
-        return (str(program), *self._arguments(directory))
+        return (compile_floor(directory), *self._arguments(directory))
+
+
+def compile_floor(directory: Path) -> str:
+    """The program of floor.c. Raises Unavailable."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        raise Unavailable("there is no C compiler called cc")
+    program = directory / "floor"
+    compiled = subprocess.run(
+        [compiler, "-O2", "-o", str(program), str(_SOURCE)], capture_output=True, text=True, check=False
+    )
+    if compiled.returncode:
+        raise Unavailable(f"cc cannot compile floor.c: {compiled.stderr.strip()[:300]}")
+    return str(program)

@@ -1,7 +1,8 @@
-"""The floor in Python: `floor_server FRAME_FILE OFFSET_OF_NUMBER CALL_SIZE`.
+"""The floor in Python: `floor_server [FRAME_FILE OFFSET_OF_NUMBER CALL_SIZE]`.
 
 Each connection asks for an upgrade, and its path says what it is. For every CALL_SIZE bytes from the controller, the
-frame with the next number is sent to every subscriber. `benchmarks/floor.c` does the same.
+frame with the next number is sent to every subscriber. To a caller its bytes are sent back. `benchmarks/floor.c` does
+the same.
 """
 
 import select
@@ -9,7 +10,7 @@ import socket
 import sys
 from pathlib import Path
 
-_ANSWER = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
+from trivet.bench.sockets import SWITCHED
 
 
 def serve(frame: bytes, offset: int, call_size: int) -> None:
@@ -22,6 +23,7 @@ def serve(frame: bytes, offset: int, call_size: int) -> None:
     opening: dict[int, bytes] = {}
     sockets: dict[int, socket.socket] = {}
     subscribers: dict[int, socket.socket] = {}
+    callers: set[int] = set()
     before, after = frame[:offset], frame[offset + 10 :]
     called = emitted = 0
     while True:
@@ -46,12 +48,18 @@ def serve(frame: bytes, offset: int, call_size: int) -> None:
                 epoll.unregister(fd)
                 sockets.pop(fd).close()
                 subscribers.pop(fd, None)
+                callers.discard(fd)
+            elif fd in callers:
+                _send(sockets[fd], data)
             elif fd in opening:
                 opening[fd] += data
                 if opening[fd].endswith(b"\r\n\r\n"):
-                    if opening.pop(fd).startswith(b"GET /subscriber "):
+                    request = opening.pop(fd)
+                    if request.startswith(b"GET /subscriber "):
                         subscribers[fd] = sockets[fd]
-                    sockets[fd].send(_ANSWER)
+                    elif request.startswith(b"GET /caller "):
+                        callers.add(fd)
+                    sockets[fd].send(SWITCHED)
             else:
                 called += len(data)
                 while called >= call_size:
@@ -61,19 +69,25 @@ def serve(frame: bytes, offset: int, call_size: int) -> None:
 
 
 def _emit(frame: bytes, subscribers: dict[int, socket.socket]) -> None:
-    size = len(frame)
     for sock in subscribers.values():
-        try:
-            sent = sock.send(frame)
-        except BlockingIOError:
-            sent = 0
-        while sent < size:  # does not happen while the load keeps up
-            select.select([], [sock], [])
-            sent += sock.send(frame[sent:])
+        _send(sock, frame)
+
+
+def _send(sock: socket.socket, data: bytes) -> None:
+    try:
+        sent = sock.send(data)
+    except BlockingIOError:
+        sent = 0
+    while sent < len(data):  # does not happen while the load keeps up
+        select.select([], [sock], [])
+        sent += sock.send(data[sent:])
 
 
 if __name__ == "__main__":
     try:
-        serve(Path(sys.argv[1]).read_bytes(), int(sys.argv[2]), int(sys.argv[3]))
+        if len(sys.argv) == 1:
+            serve(b"", 0, 1)
+        else:
+            serve(Path(sys.argv[1]).read_bytes(), int(sys.argv[2]), int(sys.argv[3]))
     except (BrokenPipeError, ConnectionResetError):
         pass  # the load has gone

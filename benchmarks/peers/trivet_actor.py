@@ -4,8 +4,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.peers import Event, Role
-from benchmarks.sockets import BINARY, TEXT, Violation, client_frame, server_frame, upgrade_request
+from benchmarks.peers import Event
+from trivet.bench.client import Role
+from trivet.bench.sockets import BINARY, TEXT, Violation, client_frame, server_frame, upgrade_request
 from trivet.protocol import messages
 from trivet.protocol.codec import codec_for
 from trivet.protocol.gateway import ActorByKey, by_key_path
@@ -20,6 +21,7 @@ class TrivetActor:
     """`benchmarks.peers.trivet_server`: an action that broadcasts what it is given."""
 
     answers = 1
+    events_per_call = 1
 
     def __init__(self, event: Event) -> None:
         codec = codec_for(event.encoding)
@@ -48,9 +50,23 @@ class TrivetActor:
         value = self._event.value(number)
         return self._frame(messages.ActionRequest(number, "post", [value["id"], value["text"]]))
 
+    def event_message(self, number: int) -> bytes:
+        """What each subscriber gets for it, byte for byte."""
+        return self._codec.encode_to_client(messages.Event(_EVENT, [{**self._event.value(number)}]))
+
     def event_frame(self, number: int) -> bytes:
-        message = messages.Event(_EVENT, [{**self._event.value(number)}])
-        return server_frame(self._opcode, self._codec.encode_to_client(message))
+        """That message in its frame."""
+        return server_frame(self._opcode, self.event_message(number))
+
+    @property
+    def event_bytes(self) -> int:
+        return len(self.event_frame(0))
+
+    def is_event(self, number: int, message: bytes) -> bool:
+        return message == self.event_message(number)
+
+    def heartbeat(self, message: bytes) -> bytes | None:
+        return None
 
     def check_answer(self, number: int, message: bytes) -> None:
         answer = self._codec.decode_to_client(message)

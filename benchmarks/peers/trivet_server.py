@@ -9,6 +9,7 @@ import trio
 
 from trivet.actor import Actor, action
 from trivet.event import Event
+from trivet.limits import Limits
 from trivet.registry import Registry
 from trivet.server import serve
 
@@ -35,11 +36,20 @@ class Room(Actor):
     def ready(self) -> None:
         """Nothing: its response says that what was sent before it is done."""
 
+    @action
+    def echo(self, text: str) -> str:
+        """What came."""
+        return text
+
+
+# As many as the largest run has, with its controller.
+LIMITS = Limits(connections=10_100)
+
 
 async def main() -> None:
     """Serve until standard input ends."""
     async with trio.open_nursery() as nursery:
-        server = await nursery.start(partial(serve, Registry(Room), port=0))
+        server = await nursery.start(partial(serve, Registry(Room), port=0, limits=LIMITS))
         print(server.port, flush=True)
         async with trio.lowlevel.FdStream(os.dup(sys.stdin.fileno())) as parent:
             while await parent.receive_some(1024):

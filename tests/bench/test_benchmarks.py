@@ -1,13 +1,11 @@
-"""The benchmarks run, and notice what they must notice. Their speed is no matter here."""
+"""The benchmarks run, count what was delivered, and judge. Their speed is no matter here."""
 
 import json
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,208 +14,182 @@ import pytest
 if not sys.platform.startswith("linux"):
     pytest.skip("the benchmarks need Linux: epoll, CPU clocks of other processes", allow_module_level=True)
 
-from benchmarks import fanout, fanout_load
-from benchmarks.peers import SMALLEST_EVENT, Encoding, Event, Role, make_peer
-from benchmarks.peers.trivet_actor import TrivetActor
-from benchmarks.sockets import BINARY, FrameReader, Violation, client_frame, server_frame
-from benchmarks.summary import median, percentile, table
+from benchmarks import actions, actors, contention, fanout
+from benchmarks.harness import (
+    Benchmark,
+    Case,
+    Column,
+    Measured,
+    Run,
+    Settings,
+    Target,
+    command,
+    judge,
+    render,
+    summarise,
+)
+from benchmarks.peers import SMALLEST_EVENT
 
-_ROOT = Path(__file__).parent.parent
+_ROOT = Path(__file__).parent.parent.parent
+_FLOORS = ["floor-python", *(["floor-c"] if shutil.which("cc") else [])]
 
 
-def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "benchmarks.fanout", *arguments]
-    return subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, timeout=100, check=False)
+def _run(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    started = [sys.executable, "-m", f"benchmarks.{name}", *arguments]
+    return subprocess.run(started, cwd=_ROOT, capture_output=True, text=True, timeout=150, check=False)
 
 
-def _tiny_fanout(path: Path, *arguments: str) -> Any:
-    done = _run("--subscribers", "20", "--pairs", "1", "--events", "8", "--json", str(path), *arguments)
-    assert done.returncode == 0, done.stderr
-    assert "trivet / floor-python" in done.stdout
-    return json.loads(path.read_text())
+def _document(name: str, path: Path, *arguments: str) -> Any:
+    done = _run(name, "--pairs", "1", "--json", str(path), *arguments)
+    assert done.returncode == 0, done.stderr + done.stdout
+    document = json.loads(path.read_text())
+    assert document["benchmark"] == name
+    assert document["machine"]["trio"]
+    assert document["skipped"] == {}
+    return document
 
 
 def test_a_tiny_fan_out_counts_every_delivery(tmp_path: Path) -> None:
-    document = _tiny_fanout(tmp_path / "out.json", "--in-flight", "1,4")
-    peers = ["trivet", "floor-python", *(["floor-c"] if shutil.which("cc") else [])]
-    assert [(run["in_flight"], run["peer"]) for run in document["runs"]] == [
-        (n, peer) for n in (1, 4) for peer in peers
-    ]
+    peers = ["trivet", *sorted(_FLOORS)]
+    document = _document(
+        "fanout", tmp_path / "out.json", "--subscribers", "20", "--in-flight", "1,4", "--events", "8",
+        "--peers", ",".join(peers),
+    )  # fmt: skip
+    assert len(document["runs"]) == 2 * len(peers)
     for run in document["runs"]:
-        measured = run["measured"]
-        assert measured["events"] == 8
-        assert measured["deliveries"] == 8 * 20
-        assert 0 < measured["latency_p50"] <= measured["latency_p99"] <= measured["latency_last"]
-        assert measured["server_cpu"] > 0
-        assert measured["reads"] <= measured["deliveries"]
-    assert {line["peer"] for line in document["summary"]} == set(peers)
+        figures = run["figures"]
+        assert (figures["events"], figures["deliveries"]) == (8, 8 * 20)
+        assert 0 < figures["p50_us"] <= figures["p99_us"] <= figures["p999_us"]
+        assert figures["cpu_us"] > 0
+        assert sum(count for _, count in run["histograms"]["latency"]) == 8 * 20
+        assert sum(count for _, count in run["histograms"]["last subscriber"]) == 8
+    ratios = {(line["peer"], line["reference"]) for line in document["summary"] if line["reference"]}
+    assert ratios == {("trivet", floor) for floor in _FLOORS}
 
 
 @pytest.mark.parametrize("encoding", ["cbor", "bare"])
 def test_a_tiny_fan_out_in_a_binary_encoding(tmp_path: Path, encoding: str) -> None:
-    document = _tiny_fanout(
-        tmp_path / "out.json", "--in-flight", "2", "--encoding", encoding, "--peers", "trivet,floor-python"
+    document = _document(
+        "fanout", tmp_path / "out.json", "--subscribers", "20", "--in-flight", "2", "--events", "8",
+        "--encoding", encoding, "--peers", "trivet",
+    )  # fmt: skip
+    assert [run["figures"]["deliveries"] for run in document["runs"]] == [160]
+
+
+def test_tiny_actions_are_all_answered(tmp_path: Path) -> None:
+    peers = ["trivet", "trio-websocket", "trivet-http", "echo-python-http"]
+    document = _document("actions", tmp_path / "out.json", "--events", "70", "--peers", ",".join(peers))
+    assert {run["peer"] for run in document["runs"]} == set(peers)
+    for run in document["runs"]:
+        assert sum(count for _, count in run["histograms"]["latency"]) >= 64
+        assert run["figures"]["cpu_us"] > 0
+    judged = {verdict["target"]["reference"]: verdict["met"] for verdict in document["targets"]}
+    assert judged["trio-websocket"] in (True, False)
+    assert "echo-c" not in judged
+
+
+def test_tiny_contention_has_latencies_with_and_without_the_load(tmp_path: Path) -> None:
+    document = _document(
+        "contention", tmp_path / "out.json", "--subscribers", "20", "--events", "40", "--peers", "trivet"
     )
-    assert [run["measured"]["deliveries"] for run in document["runs"]] == [160, 160]
+    busy, slow = document["runs"]
+    assert all(sum(count for _, count in busy["histograms"][name]) == 40 for name in ("idle", "busy"))
+    assert busy["figures"]["deliveries_per_second"] > 0
+    assert slow["figures"]["ended"] in (0, 1)
 
 
-def test_help_names_every_option() -> None:
-    done = _run("--help")
-    assert done.returncode == 0
-    for option in (
-        "--subscribers",
-        "--in-flight",
-        "--payload",
-        "--encoding",
-        "--pairs",
-        "--seconds",
-        "--json",
-        "--pin",
-    ):
-        assert option in done.stdout
+def test_actors_and_bare_tasks_are_counted() -> None:
+    for kind in ("trivet", "bare"):
+        started = [sys.executable, "-m", "benchmarks.many_actors", kind, "200"]
+        done = subprocess.run(started, cwd=_ROOT, capture_output=True, text=True, timeout=100, check=True)
+        assert json.loads(done.stdout)["live"] == 200
 
 
-def test_an_impossible_payload_is_refused() -> None:
-    done = _run("--payload", str(SMALLEST_EVENT - 1))
-    assert done.returncode == 2
-    assert f"at least {SMALLEST_EVENT}" in done.stderr
+def test_each_cold_start_has_a_warm_call(tmp_path: Path) -> None:
+    settings = Settings(
+        pairs=1, seconds=0.05, events=None, subscribers=None, in_flight=None, peers=("trivet",), encoding="json",
+        payload=64, pin=False, timeout=60, full=False, budget=60, json=None, plot=None,
+    )  # fmt: skip
+    cold = next(case for case in actors.BENCHMARK.cases(settings) if case.values["kind"] == "cold")
+    measured = actors.BENCHMARK.measure(settings, cold, "trivet")
+    assert measured.histograms["first call"].count == measured.histograms["second call"].count >= 1
+    assert measured.figures["cold_to_warm"] > 0
 
 
-@pytest.mark.parametrize("encoding", ["json", "cbor", "bare"])
-def test_an_event_has_the_size_that_was_asked_for(encoding: Encoding) -> None:
-    event = Event(128, encoding)
-    assert len(json.dumps(event.value(7), separators=(",", ":"))) == 128
-    assert make_peer("floor-python", event).event_frame(7) == TrivetActor(event).event_frame(7)
+@pytest.mark.parametrize("benchmark_", [fanout.BENCHMARK, actions.BENCHMARK, actors.BENCHMARK, contention.BENCHMARK])
+def test_help_names_every_option(benchmark_: Benchmark, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        command(benchmark_, ["--help"])
+    shown = capsys.readouterr().out
+    options = ["--pairs", "--seconds", "--peers", "--full", "--json", "--plot", "--pin"]
+    assert [option for option in options if option not in shown] == []
 
 
-class _FakeServer:
-    """Stands in for the sockets of a run: a controller, and one subscriber."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.peer = make_peer("floor-python", Event(64, "json"))
-        self.controller, near_controller = socket.socketpair()
-        self.subscriber, near_subscriber = socket.socketpair()
-        readers: dict[Role, list[FrameReader]] = {
-            "controller": [FrameReader(near_controller)],
-            "subscriber": [FrameReader(near_subscriber)],
-        }
-
-        def connect(_fanout: fanout_load.Fanout, role: Role, _count: int) -> list[FrameReader]:
-            return readers[role]
-
-        monkeypatch.setattr(fanout_load.Fanout, "_connect", connect)
-        self.fanout = fanout_load.Fanout(self.peer, 0, 1, timeout=0.2)
-        self._near = [near_controller, near_subscriber]
-
-    def send(self, *numbers: int) -> None:
-        self.subscriber.sendall(b"".join(self.peer.event_frame(number) for number in numbers))
-
-    def close(self) -> None:
-        for sock in (self.controller, self.subscriber, *self._near):
-            sock.close()
+@pytest.mark.parametrize("benchmark_", [fanout.BENCHMARK, actions.BENCHMARK, actors.BENCHMARK, contention.BENCHMARK])
+def test_every_target_is_of_a_case_and_a_peer_that_are_measured(benchmark_: Benchmark) -> None:
+    settings = Settings(
+        pairs=1, seconds=1, events=None, subscribers=None, in_flight=None, peers=(), encoding="json", payload=128,
+        pin=False, timeout=60, full=False, budget=60, json=None, plot=None,
+    )  # fmt: skip
+    cases = {case.name: case for case in benchmark_.cases(settings)}
+    for target in benchmark_.targets:
+        assert target.peer in benchmark_.peers(cases[target.case])
+        reference_case = cases[target.reference_case or target.case]
+        assert target.reference is None or target.reference in benchmark_.peers(reference_case)
 
 
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[_FakeServer]:
-    fake = _FakeServer(monkeypatch)
-    yield fake
-    fake.close()
+def test_an_impossible_payload_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        command(fanout.BENCHMARK, ["--payload", str(SMALLEST_EVENT - 1)])
+    assert f"at least {SMALLEST_EVENT}" in capsys.readouterr().err
 
 
-def test_events_in_order_are_accepted(server: _FakeServer) -> None:
-    server.send(0, 1, 2)
-    server.fanout.run(3, 1.0, 3)
-    server.fanout.finish()
-    assert [(first, count) for _, first, count in server.fanout.records] == [(0, 3)]
+def _never(_settings: Settings, _case: Case, _peer: str) -> Measured:
+    raise AssertionError
 
 
-def test_a_lost_event_is_noticed(server: _FakeServer) -> None:
-    server.send(0, 2)
-    with pytest.raises(Violation, match="should get event 1"):
-        server.fanout.run(3, 1.0, 3)
-
-
-def test_an_event_lost_at_the_end_is_noticed(server: _FakeServer) -> None:
-    server.send(0, 1)
-    with pytest.raises(Violation, match="subscriber 0 has 2"):
-        server.fanout.run(3, 1.0, 3)
-
-
-def test_reordered_events_are_noticed(server: _FakeServer) -> None:
-    server.send(1, 0)
-    with pytest.raises(Violation, match="should get event 0"):
-        server.fanout.run(2, 1.0, 2)
-
-
-def test_a_doubled_event_is_noticed(server: _FakeServer) -> None:
-    server.send(0, 0)
-    with pytest.raises(Violation, match="should get event 1"):
-        server.fanout.run(2, 1.0, 2)
-
-
-def test_an_event_doubled_after_the_last_is_noticed(server: _FakeServer) -> None:
-    server.send(0)
-    server.fanout.run(1, 1.0, 1)
-    server.send(0)
-    with pytest.raises(Violation, match="should get event 1"):
-        server.fanout.finish()
-
-
-def test_an_event_that_nobody_sent_is_noticed(server: _FakeServer) -> None:
-    server.send(0)
-    server.fanout.run(1, 1.0, 1)
-    server.send(1)
-    with pytest.raises(Violation, match="nobody had sent"):
-        server.fanout.finish()
-
-
-def test_frames_in_pieces_are_put_together() -> None:
-    near, far = socket.socketpair()
-    with near, far:
-        reader = FrameReader(near)
-        stream = b"".join(server_frame(BINARY, bytes([n]) * size) for n, size in enumerate((0, 125, 126, 70_000)))
-        messages = [message for at in range(0, len(stream), 1000) for message in reader.feed(stream[at : at + 1000])]
-        assert [len(message) for message in messages] == [0, 125, 126, 70_000]
-        assert not reader.pending
-
-
-def test_a_ping_is_answered() -> None:
-    near, far = socket.socketpair()
-    with near, far:
-        assert FrameReader(near).feed(b"\x89\x02hi") == []
-        assert far.recv(100) == client_frame(0x8A, b"hi")
-
-
-def test_percentiles_are_nearest_ranks() -> None:
-    values = [float(n) for n in range(1, 101)]
-    assert (percentile(values, 50), percentile(values, 99), percentile(values, 100)) == (50, 99, 100)
-    assert percentile([5.0], 99) == 5
-    assert median([3, 1, 2]) == 2
+_BENCHMARK = Benchmark(
+    name="example",
+    description="",
+    cases=lambda _settings: [Case("only")],
+    peers=lambda _case: ("trivet", "floor"),
+    all_peers=("trivet", "floor"),
+    subject=lambda _case: "trivet",
+    columns=(Column("cpu", "CPU"),),
+    measure=_never,
+    notes="",
+)
+_RUNS = [
+    Run(pair, "only", peer, {"cpu": cpu})
+    for pair, cpus in enumerate([(2.0, 1.0), (30.0, 10.0), (8.0, 2.0)])
+    for peer, cpu in zip(("trivet", "floor"), cpus, strict=True)
+]
 
 
 def test_ratios_are_taken_within_a_pair() -> None:
-    def run(pair: int, peer: str, cpu: float) -> fanout.Run:
-        measured = fanout_load.Measurement(1, 10, 1.0, cpu, 0.5, 1.0, 2.0, 3.0, 100, 10, 0.1, 0.0)
-        return fanout.Run(pair, peer, 1, measured)
-
-    runs = [run(pair, peer, cpu) for pair, cpus in enumerate([(2, 1), (30, 10), (8, 2)])
-            for peer, cpu in zip(("trivet", "floor-python"), cpus, strict=True)]  # fmt: skip
-    ratios = next(line for line in fanout.summarise(runs) if "floor" in line)
-    assert ratios["cpu_us_per_delivery"] == pytest.approx(3)
-    assert "x 3.00" in fanout.render(fanout.summarise(runs))
-
-
-def test_a_table_lines_up() -> None:
-    assert table([["a", "b", "c"], ["1", "long", "2.5"]]).splitlines() == [
-        "a  b       c",
-        "-  ----  ---",
-        "1  long  2.5",
+    lines = summarise(_BENCHMARK, [Case("only")], _RUNS)
+    assert [(line.peer, line.reference, line.figures) for line in lines] == [
+        ("trivet", None, {"cpu": 8.0}),
+        ("floor", None, {"cpu": 2.0}),
+        ("trivet", "floor", {"cpu": pytest.approx(3)}),
     ]
+    assert "x 3.00" in render(_BENCHMARK, lines)
+
+
+def test_targets_are_judged_by_the_median() -> None:
+    targets = [
+        Target("below", "only", "cpu", 3.5, "floor"),
+        Target("above", "only", "cpu", 2.5, "floor"),
+        Target("absolute", "only", "cpu", 8, at_least=True),
+        Target("elsewhere", "another", "cpu", 1),
+    ]
+    assert [verdict.met for verdict in judge(targets, _RUNS)] == [True, False, True, None]
 
 
 def test_an_interrupted_run_reports_what_it_has_and_leaves_no_process() -> None:
-    command = [sys.executable, "-m", "benchmarks.fanout", "--subscribers", "20", "--events", "8", "--pairs", "1000"]
-    with subprocess.Popen(command, cwd=_ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    arguments = ["--subscribers", "20", "--events", "8", "--pairs", "1000", "--peers", "trivet,floor-python"]
+    started = [sys.executable, "-m", "benchmarks.fanout", *arguments]
+    with subprocess.Popen(started, cwd=_ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         while not process.stderr.readline().startswith("3/"):
             pass

@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-_ROOT = Path(__file__).parent.parent
+import attrs
+
 _START_SECONDS = 20.0
 _END_SECONDS = 2.0
 
@@ -35,6 +36,20 @@ def raise_descriptor_limit(descriptors: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, hard))
 
 
+@attrs.frozen
+class Announced:
+    """What a server printed when it was ready: its port, and the processes whose CPU and memory count."""
+
+    port: int
+    pids: tuple[int, ...]
+
+
+def read_announcement(process: subprocess.Popen[str], timeout: float = _START_SECONDS) -> Announced:
+    """The line with which a server says that it listens: its port, and its processes if it is not alone."""
+    port, *pids = map(int, read_line(process, timeout).split())
+    return Announced(port, tuple(pids) or (process.pid,))
+
+
 @contextmanager
 def running(command: Sequence[str], core: int | None = None) -> Generator[subprocess.Popen[str]]:
     """A child process, on one core if one is named. On leaving, its input ends; then, or at once when leaving
@@ -43,7 +58,7 @@ def running(command: Sequence[str], core: int | None = None) -> Generator[subpro
     It has a session of its own, so that a Ctrl-C at the terminal is this process's alone to handle.
     """
     process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=_ROOT, start_new_session=True
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
     )
     try:
         if core is not None:
@@ -89,6 +104,20 @@ def resident_bytes(pid: int) -> int:
     """Resident memory of a process."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * resource.getpagesize()
+
+
+@contextmanager
+def urgent() -> Generator[None]:
+    """Processes that are started inside come before others on their core, where the system allows that."""
+    niceness = os.getpriority(os.PRIO_PROCESS, 0)
+    try:
+        os.setpriority(os.PRIO_PROCESS, 0, -15)
+    except PermissionError:
+        pass
+    try:
+        yield
+    finally:
+        os.setpriority(os.PRIO_PROCESS, 0, niceness)
 
 
 def two_cores() -> tuple[int, int]:

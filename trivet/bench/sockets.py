@@ -10,8 +10,12 @@ _CLOSE: Final = 0x88
 _PING: Final = 0x89
 _PONG: Final = 0x8A
 
+SWITCHED: Final = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
+"""The least answer to an upgrade request: no load looks at more of it than its first line."""
+
 _MASK: Final = b"\x5a\xa5\x3c\xc3"
 _END_OF_HEAD: Final = b"\r\n\r\n"
+_LENGTH: Final = b"content-length:"
 
 
 class Violation(Exception):
@@ -51,10 +55,12 @@ def upgrade_request(path: str, subprotocols: str = "") -> bytes:
 class FrameReader:
     """Cuts what one blocking socket receives into messages, and answers pings. Messages are of one frame each."""
 
-    __slots__ = ("_buffer", "sock")
+    __slots__ = ("_buffer", "controls", "sock")
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
+        self.controls = 0
+        """Control frames so far."""
         self._buffer = b""
 
     @property
@@ -95,7 +101,9 @@ class FrameReader:
             start = body + size
             if opcode in (TEXT, BINARY):
                 messages.append(payload)
-            elif opcode == _PING:
+                continue
+            self.controls += 1
+            if opcode == _PING:
                 self.sock.send(client_frame(_PONG, payload))
             elif opcode == _CLOSE:
                 raise Violation(f"the server closed a connection: {payload!r}")
@@ -109,3 +117,62 @@ class FrameReader:
         if not data:
             raise Violation("the server ended a connection")
         return data
+
+
+class HttpReader:
+    """Cuts what one socket receives into the answers of HTTP/1.1, head and body together."""
+
+    __slots__ = ("_buffer", "sock")
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self._buffer = b""
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The answers that became whole. Raises Violation for one without a Content-Length."""
+        buffer = self._buffer + data if self._buffer else data
+        answers: list[bytes] = []
+        while (end := buffer.find(_END_OF_HEAD)) >= 0:
+            _, found, rest = buffer[:end].lower().partition(_LENGTH)
+            if not found:
+                raise Violation(f"an answer without a length: {buffer[:200]!r}")
+            size = end + 4 + int(rest.partition(b"\r\n")[0])
+            if len(buffer) < size:
+                break
+            answers.append(buffer[:size])
+            buffer = buffer[size:]
+        self._buffer = buffer
+        return answers
+
+
+class ChunkReader:
+    """Cuts what one socket receives into pieces of one size."""
+
+    __slots__ = ("_buffer", "_size", "sock")
+
+    def __init__(self, sock: socket.socket, size: int) -> None:
+        self.sock = sock
+        self._size = size
+        self._buffer = b""
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The pieces that became whole."""
+        buffer = self._buffer + data if self._buffer else data
+        whole = len(buffer) - len(buffer) % self._size
+        self._buffer = buffer[whole:]
+        return [buffer[at : at + self._size] for at in range(0, whole, self._size)]
+
+
+def connect(port: int, timeout: float, receive_buffer: int | None = None) -> socket.socket:
+    """A blocking connection to 127.0.0.1. Raises OSError."""
+    sock = socket.socket()
+    try:
+        if receive_buffer is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        sock.settimeout(timeout)
+        sock.connect(("127.0.0.1", port))
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
