@@ -2,9 +2,9 @@
 
 import struct
 from collections import deque
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Final, cast
+from typing import Final, TypeAlias, cast
 from urllib.parse import urlsplit
 
 import trio
@@ -35,6 +35,8 @@ PIPE_SIZE: Final = 64 * 1024
 """Bytes that wait between an actor and a client: about what the buffers of a socket hold, so that a client that does
 not read is as slow here as over a network.
 """
+
+_Before: TypeAlias = Callable[[], Awaitable[None]]
 
 _CODEC: Final = cast("Codec", codec_for("bare"))
 _JSON: Final = cast("Codec", codec_for("json"))
@@ -145,7 +147,8 @@ class _LocalStream:
 
     extended = True
 
-    def __init__(self, session: Session, pipe: Pipe, limits: Limits) -> None:
+    def __init__(self, session: Session, pipe: Pipe, limits: Limits, before: _Before | None) -> None:
+        self._before = before
         self._session = session
         self._pipe = pipe
         self._limits = limits
@@ -154,6 +157,8 @@ class _LocalStream:
 
     async def send(self, frame: Frame) -> None:
         await trio.lowlevel.checkpoint()
+        if self._before is not None:
+            await self._before()
         if self._closed is not None:
             raise WebSocketClosed(self._closed.code, self._closed.reason)
         # Through the encoding, so that no value is shared between the actor and its client.
@@ -233,9 +238,13 @@ class LocalWebSocket(WebSocket):
 
 
 class LocalBackend(Backend):
-    """The actors of a host in the same process. Calls run in their caller's task."""
+    """The actors of a host in the same process. Calls run in their caller's task.
 
-    def __init__(self, host: Host, namespace: str) -> None:
+    `before` is awaited before anything reaches another actor: an actor's own changes are saved first.
+    """
+
+    def __init__(self, host: Host, namespace: str, before: _Before | None = None) -> None:
+        self._before = before
         self._host = host
         self._namespace = namespace
         self._limits = host.limits
@@ -248,6 +257,7 @@ class LocalBackend(Backend):
         return current_chain()
 
     async def _instance(self, target: Target) -> Instance:
+        await self._save_first()
         if isinstance(target, ById):
             return await self._host.by_id(target.actor_id)
         if target.creates:
@@ -261,7 +271,12 @@ class LocalBackend(Backend):
         except PublicError as error:
             raise copy_error(error) from None
 
+    async def _save_first(self) -> None:
+        if self._before is not None:
+            await self._before()
+
     async def create(self, name: str, key: tuple[str, ...], input: Value) -> str:
+        await self._save_first()
         try:
             return (await self._host.create(self._namespace, name, key, _copy(input))).actor_id
         except PublicError as error:
@@ -297,7 +312,7 @@ class LocalBackend(Backend):
         # A pipe does not break, so nothing is ever resumed: leaving it ends the session.
         async with instance.open_session(pipe, FORMAT, params=_copy(params), request=request, extended=True) as session:
             try:
-                yield _LocalStream(session, pipe, self._limits)
+                yield _LocalStream(session, pipe, self._limits, self._before)
             finally:
                 if not session.ended:
                     session.close(1000, "")
@@ -367,12 +382,12 @@ def _copy(value: Value) -> Value:
     return _CODEC.decode_action_request(_CODEC.encode_action_request([value]))[0]
 
 
-def client_for_host(host: Host, namespace: str = DEFAULT_NAMESPACE) -> Client:
+def client_for_host(host: Host, namespace: str = DEFAULT_NAMESPACE, before: _Before | None = None) -> Client:
     """A client of the actors of a host. It needs no scope: connections have their own, calls run in their callers."""
     registry = host.registry
     converter = next((definition.converter for definition in registry.values()), None)
     contracts = Contracts(converter, registry.rename, registry.values())
-    return Client(LocalBackend(host, namespace), contracts, host.limits)
+    return Client(LocalBackend(host, namespace, before), contracts, host.limits)
 
 
 @asynccontextmanager

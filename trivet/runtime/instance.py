@@ -176,6 +176,7 @@ class Instance:
         """Its process ends while it sleeps: tell its connections. Their `on_disconnect` runs when it wakes."""
         self.lifecycle.aim(Goal.STOP)
         self._end_sessions()
+        self.flusher.flush_now()
 
     async def awake(self) -> "Instance":
         """This actor, once it takes work: mostly this object, or the one that has taken its place meanwhile.
@@ -420,6 +421,8 @@ class Instance:
     def restart(self) -> None:
         """End this life at once, without saving: the next one begins where the last commit was."""
         self.lifecycle.aim(Goal.RESTART)
+        if self.phase is Phase.RUNNING:
+            self.lifecycle.move(Phase.DRAINING)
         if self._nursery is not None:
             self._nursery.cancel_scope.cancel()
 
@@ -494,9 +497,9 @@ class Instance:
             self.start_error = self.start_error or answers.stopping()
         self.turn_hold = None
         self._inbox.close(self.end_error)
+        self.saver.abandon()
         if lifecycle.goal is not Goal.SLEEP or self.start_error is not None:
             self._end_sessions()
-        self.saver.abandon()
         self.flusher.inline = False
         self.flusher.flush_now()
         self._work = self._nursery = None
@@ -745,7 +748,7 @@ class Instance:
 
     def expel(self, conn: Conn[Any, Any]) -> None:
         """The connection is in `conns` no more."""
-        if self._conns.pop(conn.id, None) is not None and not self._conns:
+        if self._conns.pop(conn.id, None) is not None and not self._conns and self.phase is not Phase.ASLEEP:
             self._less_to_do()
 
     def forget(self, session: Session) -> None:
@@ -765,6 +768,8 @@ class Instance:
                     if self._comes_back:
                         self._departed.append(conn)
         self.expel(conn)
+        if self.phase is Phase.ASLEEP:
+            self._less_to_do()
 
     # -- context of running code --------------------------------------------------------------------------------------
 
@@ -810,7 +815,7 @@ class Instance:
         """`self.client()`."""
         from trivet.local import client_for_host  # the composition of runtime and client, known to neither
 
-        return client_for_host(self.host, self.namespace)
+        return client_for_host(self.host, self.namespace, None if self.gate is None else self.gate.passed)
 
     # -- state --------------------------------------------------------------------------------------------------------
 

@@ -115,16 +115,19 @@ class Saver:
             if isinstance(exc, StoreError):
                 raise
             raise StoreError(str(exc)) from exc
+        self._scope = None
         self._release(held)
 
     def let_go(self) -> None:
         """The actor is no more: what is held tells nothing that could be lost."""
+        self._scope = None
         held, self._held = self._held, []
         self._release(held)
 
     def abandon(self) -> None:
         """The life is over and nothing more will be saved: what is held is refused."""
         self._cancel_timer()
+        self._scope = None
         held, self._held = self._held, []
         self._refuse(held)
 
@@ -139,6 +142,9 @@ class Saver:
         self, release: Callable[[], object], refuse: Callable[[PublicError], object] | None = None, size: int = 0
     ) -> None:
         """Call `release` once everything up to now is saved, after all that was held before."""
+        if self._scope is None:  # between two lives nothing changes
+            release()
+            return
         self._held.append(_Held(release, refuse, size))
         self._held_bytes += size
         if not self._asked:
