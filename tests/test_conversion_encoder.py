@@ -91,6 +91,13 @@ class Chat:
     messages: list[Message] = attrs.field(factory=lambda: list[Message]())
 
 
+@attrs.frozen
+class Log:
+    """A state that is replaced as a whole."""
+
+    messages: tuple[Message, ...] = ()
+
+
 @attrs.define
 class Building:
     chats: dict[str, Chat] = attrs.field(factory=lambda: dict[str, Chat]())
@@ -152,6 +159,29 @@ def test_what_is_deep_in_the_state_is_known_as_well(encoded: list[int]) -> None:
     building.chats["chat 11"] = building.chats.pop("chat 0")
     assert encoder.encode(building) == codec.encode(building)
     assert encoded == [1]
+
+
+def test_a_state_may_be_replaced_as_a_whole(encoded: list[int]) -> None:
+    codec = StateConverter().state_codec(Log)
+    encoder = codec.encoder()
+    log = Log(tuple(message(number) for number in range(MANY)))
+    encoder.encode(log)
+    encoded.clear()
+    log = Log((*log.messages, message(-1)))
+    assert encoder.encode(log) == codec.encode(log)
+    assert encoded == [1]
+
+
+def test_items_that_move_to_another_list_stay_known(encoded: list[int]) -> None:
+    codec = StateConverter().state_codec(dict[str, list[Message]])
+    encoder = codec.encoder()
+    state = {"new": [message(number) for number in range(MANY)], "old": [message(-1)] * MANY}
+    encoder.encode(state)
+    encoded.clear()
+    state["old"] += state["new"][:500]
+    del state["new"][:500]
+    assert encoder.encode(state) == codec.encode(state)
+    assert sum(encoded) <= 2 * CHUNK
 
 
 def test_what_has_not_changed_is_the_same_object() -> None:

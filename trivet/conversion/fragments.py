@@ -49,7 +49,7 @@ class Chunk:
 
 
 class Trail:
-    """The chunks of all lists, or dicts, of one type in one state."""
+    """The chunks of all lists, or of all dicts, of one type in one state."""
 
     def __init__(self) -> None:
         self._before: dict[int, list[Chunk]] = {}
@@ -131,15 +131,15 @@ class Memory:
     """What one state was encoded from the last time, and the tokens that stand for its lists and dicts this time."""
 
     def __init__(self) -> None:
-        self._trails: dict[object, Trail] = {}
+        self._trails: dict[tuple[object, ...], Trail] = {}
         self._places: list[list[bytes]] = []
         # No state can hold what looks like a token, since nobody knows how they look.
         secret = secrets.token_hex(16)
         self._token = f"\0{secret}"
         self._tokens = re.compile(rf'"\\u0000{secret}([0-9]+)"')
 
-    def trail(self, of: object) -> Trail:
-        """The trail of one type."""
+    def trail(self, *of: object) -> Trail:
+        """The trail of lists, or of dicts, of one type. Items that move from one list to another stay known."""
         trail = self._trails.get(of)
         if trail is None:
             trail = self._trails[of] = Trail()
