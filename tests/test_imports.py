@@ -22,8 +22,10 @@ FORBIDDEN = {
         "httpcore",
         "socket",
     },
+    "store": {"trivet.runtime", "trivet.server", "trivet.client", "trivet.local", "trivet.registry"},
     "server": {"trivet.client", "trivet.local"},
     "client": {"trivet.server", "trivet.runtime", "trivet.local"},
+    "typescript": {"trio", "trivet.runtime", "trivet.server", "trivet.client", "trivet.local"},
 }
 
 

@@ -307,7 +307,9 @@ class Instance:
 
     def _find_departed(self, stored: Stored | None) -> None:
         """Connections that ended with an earlier process: their `on_disconnect` runs first."""
-        for conn_id, data in ({} if stored is None else stored.connections).items():
+        if stored is None:
+            return
+        for conn_id, data in stored.connections.items():
             if conn_id in self._conns or any(conn.id == conn_id for conn in self._departed):
                 continue
             try:

@@ -48,7 +48,7 @@ class State:
             return
         version = definition.options.state_version or 1
         if stored.state is None:  # its class had no state, and now has
-            if definition.make_state is None:
+            if definition.make_state is None or definition.create_state is not None:
                 raise StateMisfit(f"{actor} was stored without a state: make one in on_migrate")
             self.value = definition.make_state()
             return
