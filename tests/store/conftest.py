@@ -7,6 +7,7 @@ import pytest
 
 from trivet.store import MemoryStore, Store
 from trivet.store.sqlite import SQLiteStore, open_sqlite_store
+from trivet.store.sqlite import file as file_module
 from trivet.testing.store import FaultyStore
 
 OpenStore: TypeAlias = Callable[[Path], AbstractAsyncContextManager[Store]]
@@ -34,13 +35,17 @@ async def sqlite_full(path: Path) -> AsyncGenerator[Store]:
         yield store
 
 
+def has_no_nowait(_descriptor: int) -> bool:
+    return False
+
+
 @asynccontextmanager
 async def sqlite_far(path: Path) -> AsyncGenerator[Store]:
     """As where no read can be made on the event loop."""
-    async with open_sqlite_store(path) as store:
-        assert store._file.near is not None
-        store._file.near.usable = False
-        yield store
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(file_module, "has_nowait", has_no_nowait)
+        async with open_sqlite_store(path) as store:
+            yield store
 
 
 @pytest.fixture(params=[memory, faulty, sqlite, sqlite_full, sqlite_far], ids=lambda param: param.__name__)

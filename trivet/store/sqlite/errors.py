@@ -1,6 +1,7 @@
 """What goes wrong with a file of SQLite, told so that somebody can do something about it."""
 
 import os
+from json import JSONDecodeError
 from typing import Final
 
 import apsw
@@ -53,4 +54,7 @@ def translated(error: Exception, path: str | os.PathLike[str]) -> StoreError:
     for kind, (translation, advice) in _ADVICE.items():
         if isinstance(error, kind):
             return translation(f"{os.fspath(path)}: {advice} ({error})")
+    if isinstance(error, (UnicodeDecodeError, JSONDecodeError)):
+        _, advice = _ADVICE[apsw.CorruptError]
+        return StoreCorrupt(f"{os.fspath(path)}: {advice} ({error})")
     return StoreError(f"{os.fspath(path)}: {type(error).__name__}: {error}")

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, Literal, TypeAlias, cast
 
@@ -11,7 +12,7 @@ import attrs
 from trivet.store.interface import StoreError
 from trivet.store.sqlite.errors import StoreCorrupt, StoreReadOnly, StoreTooNew, translated
 from trivet.store.sqlite.lock import FileLock
-from trivet.store.sqlite.nowait import NearReader
+from trivet.store.sqlite.nowait import NearReader, has_nowait
 from trivet.store.sqlite.schema import APPLICATION_ID, MIGRATIONS
 from trivet.store.sqlite.statements import rows
 
@@ -44,7 +45,8 @@ class OpenFile:
     def interrupt(self) -> None:
         """Make statements that run now end with InterruptError."""
         for connection in (self.writer, self.reader, self.checkpointer):
-            connection.interrupt()
+            with suppress(apsw.ConnectionClosedError):
+                connection.interrupt()
 
     def close(self) -> None:
         """Put the log into the file, as far as that goes, and release the lock."""
@@ -82,7 +84,6 @@ def open_file(
         raise StoreReadOnly(f"the directory {path.parent} cannot be made: {error.strerror}") from error
     lock = FileLock(path.with_name(f"{path.name}-lock"))
     opened: list[apsw.Connection] = []
-    near: NearReader | None = None
     try:
         _refuse_lost(path)
         writer = _connect(path, synchronous, opened)
@@ -90,14 +91,14 @@ def open_file(
         _check(writer, path, full=check == "full")
         reader = _connect(path, synchronous, opened)
         checkpointer = _connect(path, synchronous, opened)
-        near = NearReader(path)
+        near = NearReader(path) if has_nowait(lock.descriptor) else None
         return OpenFile(path, lock, writer, reader, checkpointer, near)
     except BaseException as error:
         for connection in reversed(opened):
             connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
             connection.close()
         lock.release()
-        if isinstance(error, (apsw.Error, OSError)):
+        if isinstance(error, Exception):
             raise translated(error, path) from error
         raise
 
@@ -205,7 +206,10 @@ _PROMISES: Final = (
 
 def problems(connection: apsw.Connection, *, full: bool) -> list[str]:
     """What is wrong with a file, in words; all of the file is read. `full` compares each index with its table too."""
-    checked = rows(connection, f"PRAGMA {'integrity_check' if full else 'quick_check'}(10)")
+    try:
+        checked = rows(connection, f"PRAGMA {'integrity_check' if full else 'quick_check'}(10)")
+    except apsw.CorruptError as error:
+        return [str(error)]
     wrong = [cast("str", text) for (text,) in checked if text != "ok"]
     if full and not wrong:
         for what, query in _PROMISES:

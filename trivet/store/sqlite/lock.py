@@ -31,22 +31,22 @@ class FileLock:
     def __init__(self, path: Path) -> None:
         """Take the lock. Raises StoreInUse, naming the process that has it, and StoreReadOnly."""
         try:
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
             raise StoreReadOnly(
                 f"{path} cannot be made or written to; check the owner and mode of its directory ({error.strerror})"
             ) from error
         try:
-            _take(self._descriptor)
+            _take(self.descriptor)
         except OSError as error:
-            owner = os.pread(self._descriptor, 32, 0).decode("ascii", "replace").strip() if hasattr(os, "pread") else ""
-            os.close(self._descriptor)
+            owner = os.pread(self.descriptor, 32, 0).decode("ascii", "replace").strip() if hasattr(os, "pread") else ""
+            os.close(self.descriptor)
             raise StoreInUse(
                 f"process {owner or 'unknown'} has {path.parent} open; only one can: end it, or use another directory"
             ) from error
-        os.ftruncate(self._descriptor, 0)
-        os.lseek(self._descriptor, 0, os.SEEK_SET)
-        os.write(self._descriptor, f"{os.getpid()}\n".encode())
+        os.ftruncate(self.descriptor, 0)
+        os.lseek(self.descriptor, 0, os.SEEK_SET)
+        os.write(self.descriptor, f"{os.getpid()}\n".encode())
 
     def release(self) -> None:
-        os.close(self._descriptor)
+        os.close(self.descriptor)

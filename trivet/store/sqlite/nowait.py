@@ -39,28 +39,20 @@ class NearReader:
     close one drops all POSIX locks of the process on that file, SQLite's among them.
     """
 
-    usable: bool
-    """False where the platform or the file system has no such reads."""
-
     def __init__(self, path: Path) -> None:
-        """Raises apsw.Error."""
-        self.usable = sys.platform == "linux"
+        """Opens the file, in a thread, as this waits for it. Raises apsw.Error."""
+        self.waits = True
         self._descriptors: list[int] = []
         self._pages = 0
         name = f"trivet-nowait-{next(_names)}"
         self._vfs = _VFS(name, self)
         self._connection = apsw.Connection(os.fspath(path), flags=apsw.SQLITE_OPEN_READWRITE, vfs=name)
-        try:
-            rows(
-                self._connection,
-                f"PRAGMA query_only = ON; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -{_CACHE_KIB};"
-                "SELECT count(*) FROM sqlite_schema",
-            )
-        except BlockingIOError:
-            pass
-        except OSError:
-            # EOPNOTSUPP. The descriptors wait for their time all the same.
-            self.usable = False
+        rows(
+            self._connection,
+            f"PRAGMA query_only = ON; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -{_CACHE_KIB};"
+            "SELECT count(*) FROM sqlite_schema",
+        )
+        self.waits = False
 
     def read(self, query: Callable[[apsw.Connection], T]) -> T:
         """Raises OSError (mostly BlockingIOError), TooLarge or apsw.BusyError where a thread must do it."""
@@ -105,6 +97,8 @@ class _File(apsw.VFSFile):
         self._descriptor = reader.opened(path)
 
     def xRead(self, amount: int, offset: int) -> bytes:  # noqa: N802 - SQLite's name
+        if self._reader.waits:
+            return super().xRead(amount, offset)
         self._reader.count_page()
         # The platform is asked before a NearReader is made.
         buffer = bytearray(amount)
@@ -114,3 +108,17 @@ class _File(apsw.VFSFile):
             raise BlockingIOError
         del buffer[count:]
         return bytes(buffer)
+
+
+def has_nowait(descriptor: int) -> bool:
+    """Whether the platform, and the file system of this open file, have such reads."""
+    if sys.platform != "linux":
+        return False
+    try:
+        os.preadv(descriptor, [bytearray(1)], 0, os.RWF_NOWAIT)
+    except BlockingIOError:
+        return True
+    except OSError:
+        # EOPNOTSUPP, from tmpfs for instance.
+        return False
+    return True

@@ -16,7 +16,6 @@ from trivet.store.sqlite import reading
 from trivet.store.sqlite.checkpoints import Checkpoints
 from trivet.store.sqlite.errors import translated
 from trivet.store.sqlite.file import Check, OpenFile, Synchronous, open_file, problems
-from trivet.store.sqlite.nowait import TooLarge
 from trivet.store.sqlite.worker import Worker
 from trivet.store.sqlite.writer import MOST_BYTES, MOST_CHANGES, Change, Commit, Create, Destroy, Writer, weigh
 
@@ -163,13 +162,13 @@ class SQLiteStore(Store):
     async def _read(self, query: Callable[[apsw.Connection], T]) -> T:
         """For what is small, most of the time."""
         near = self._file.near
-        if near is not None and near.usable:
+        if near is not None:
             await trio.lowlevel.checkpoint()
             self._refuse_closed()
             try:
                 result = near.read(query)
-            except (OSError, TooLarge, apsw.Error):
-                # Not in memory, or not small. What is really wrong the thread will meet as well.
+            except Exception:
+                # Not in memory, or not small. What is really wrong the thread will meet as well, and say.
                 pass
             else:
                 self._near_reads += 1
