@@ -387,13 +387,18 @@ class Instance:
             flusher.inline = True
             self.turn_hold = hold = Hold(self)
             try:
-                await noticing_suspension(job.run(), flusher.leave_inline)
+                await noticing_suspension(job.run(), self._turn_waits)
             except BaseException:
                 job.fail(self.end_error())
                 raise
             finally:
                 hold.active = False
                 self.turn_hold = None
+
+    def _turn_waits(self) -> None:
+        """The code of a turn is about to await: what it has done so far is flushed, and saved in time."""
+        self.saver.touch()
+        self.flusher.leave_inline()
 
     # -- the end of a life --------------------------------------------------------------------------------------------
 
@@ -651,9 +656,11 @@ class Instance:
 
     @property
     def works_in_background(self) -> bool:
-        """Whether code outside the turn may change the state unseen."""
+        """Whether code may change the state that does not say so when it is done."""
         work = self._work
-        return work is not None and (work.keeps_awake or not work.background.empty)
+        if work is None:
+            return False
+        return work.keeps_awake or not work.background.empty or self.turn_hold is not None
 
     def start_background(self, fn: Callable[..., Awaitable[object]], args: tuple[Any, ...]) -> None:
         """Run `fn` in the background of this life. What it raises is logged."""
