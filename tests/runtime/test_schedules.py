@@ -280,7 +280,7 @@ async def test_an_action_that_was_cut_off_runs_again_in_the_next_life(autojump_c
     with trio.CancelScope() as process:
         async with hosting(store) as host:
             await call(host, "halfLater", 5)
-            await trio.sleep(6)
+            await trio.sleep(8)
             process.cancel()
             await trio.lowlevel.checkpoint()
     async with hosting(store) as host:
