@@ -6,12 +6,15 @@ from collections.abc import Sequence
 import pytest
 import trio
 import trio.testing
+from trio.testing import MockClock
 from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Ping, Pong, TextMessage
 
 from tests.server.support import WebSocketPeer, World, open_world, read_to_end, to
 from trivet.limits import Limits
 from trivet.protocol.codec import codec_for
 from trivet.protocol.messages import ActionRequest, ActionResponse, Event, Init, SubscriptionRequest, ToClient
+from trivet.runtime.timers import Timers
+from trivet.server.heartbeat import Heartbeat
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 CALL = '{"body":{"tag":"ActionRequest","val":{"id":1,"name":"say","args":["hi"]}}}'
@@ -286,6 +289,34 @@ async def test_a_silent_client_is_pinged_and_then_given_up(autojump_clock: trio.
         assert trio.current_time() == pytest.approx(60)
         await trio.testing.wait_all_tasks_blocked()
         assert world.host.statistics().connections == 0
+
+
+async def test_a_peer_is_not_given_up_for_a_time_in_which_the_server_stood_still(mock_clock: MockClock) -> None:
+    pings: list[float] = []
+    given_up: list[float] = []
+    timers = Timers()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(timers.run)
+        heartbeat = Heartbeat(
+            timers,
+            Limits(),
+            ping=lambda: pings.append(trio.current_time()),
+            dead=lambda: given_up.append(trio.current_time()),
+        )
+
+        async def stand_still(seconds: float) -> None:
+            mock_clock.jump(seconds)
+            await trio.testing.wait_all_tasks_blocked()
+
+        await stand_still(100)  # not even a ping went out
+        assert (pings, given_up) == ([100], [])
+        heartbeat.heard()
+        await stand_still(20)
+        await stand_still(100)  # an answer may be waiting to be read
+        assert (pings, given_up) == ([100, 120, 220], [])
+        await stand_still(20)
+        assert (pings, given_up) == ([100, 120, 220], [240])
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_client_that_speaks_is_not_pinged(autojump_clock: trio.testing.MockClock) -> None:

@@ -13,7 +13,8 @@ from trivet.runtime.timers import Timers
 class Heartbeat:
     """Pings a peer that was silent for `ping_interval`, and gives it up when it was for `ping_timeout`.
 
-    Any byte counts as a sign of life. `ping` and `dead` must not block. An idle connection costs one timer and no task.
+    Any byte counts as a sign of life, and time in which this process did not run as none of silence. `ping` and `dead`
+    must not block. An idle connection costs one timer and no task.
     """
 
     __slots__ = ("_dead", "_handle", "_heard_at", "_interval", "_ping", "_timeout", "_timers")
@@ -37,6 +38,9 @@ class Heartbeat:
 
     def _check(self) -> None:
         now = trio.current_time()
+        if now - self._handle.when > self._interval / 2:
+            # This process was held up, as by SIGSTOP or a blocked loop, and has not heard what may have come meanwhile.
+            self._heard_at = max(self._heard_at, now - self._interval)
         if now >= self._heard_at + self._timeout:
             self._dead()
             return
