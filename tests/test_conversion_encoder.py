@@ -123,12 +123,18 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 MANY: Final = 1000
 
 
+def forget_the_oldest(chat: Chat) -> None:
+    del chat.messages[0]
+    chat.messages.append(message(-1))
+
+
 CHANGES: list[tuple[int, Callable[[Chat], object]]] = [
     (1, lambda chat: chat.messages.append(message(-1))),
     (1, lambda chat: setattr(chat, "messages", [*chat.messages, message(-1)])),
     (0, lambda chat: setattr(chat, "topic", "news")),
     (CHUNK, lambda chat: chat.messages.pop()),
     (CHUNK, lambda chat: chat.messages.pop(0)),
+    (CHUNK + 1, forget_the_oldest),
     (CHUNK + 1, lambda chat: chat.messages.insert(500, message(-1))),
     (CHUNK, lambda chat: chat.messages.__setitem__(500, message(-1))),
     (2 * CHUNK, lambda chat: chat.messages.__setitem__(slice(0, MANY, 500), [message(-1), message(-2)])),

@@ -62,7 +62,6 @@ class Trail:
         at = index = 0
         if known is None:
             known, index = self._start(keys, items, 0) or ([], 0)
-        unmoved = index == 0 and sum(len(chunk.items) for chunk in known) == len(items)
         found: list[Chunk] = []
         while at < len(items):
             if index < len(known) and known[index].fits(keys, items, at):
@@ -70,11 +69,7 @@ class Trail:
                 at += len(known[index].items)
                 index += 1
                 continue
-            if unmoved:
-                end = at + len(known[index].items)
-                index += 1
-            else:
-                end, known, index = self._search(keys, items, at)
+            end, known, index = self._next(known, index, keys, items, at)
             for start in range(at, end, CHUNK):
                 stop = min(start + CHUNK, end)
                 part, names = items[start:stop], None if keys is None else keys[start:stop]
@@ -82,6 +77,14 @@ class Trail:
             at = end
         self._now[id(container)] = found
         return found
+
+    def _next(self, known: list[Chunk], index: int, keys: Keys, items: Items, at: int) -> tuple[int, list[Chunk], int]:
+        """Where a known chunk stands again, after one that does not: the place, its list and its index there."""
+        if index + 1 < len(known):
+            place = at + len(known[index].items)  # where nothing but items of this chunk was replaced
+            if known[index + 1].fits(keys, items, place):
+                return place, known, index + 1
+        return self._search(keys, items, at)
 
     def _search(self, keys: Keys, items: Items, at: int) -> tuple[int, list[Chunk], int]:
         """The next place where a known chunk stands, its list and its index there; the end where there is none."""
