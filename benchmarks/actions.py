@@ -6,21 +6,17 @@ Beside trivet, pair by pair, the same bytes are sent back by a loop of recv() an
 trio.SocketStream, and by trio-websocket; python-socketio and RivetKit answer a call as their own protocols have it.
 """
 
-import json
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import attrs
-
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for `python benchmarks/actions.py`
 
-from benchmarks.harness import Benchmark, Case, Column, Measured, Settings, Target, command
+from benchmarks.harness import Benchmark, Case, Column, Settings, Target, command
 from benchmarks.peers.echoes import ECHOES, make_echo
-from trivet.bench.calls_load import CallsLoad, CallsMeasurement
 from trivet.bench.client import ClientSpec
-from trivet.bench.processes import python, read_announcement, read_line, running, two_cores
+from trivet.bench.runs import Measured, calls_figures, measure_calls
 
 _HTTP = "-http"
 
@@ -42,39 +38,14 @@ def _subject(case: Case) -> str:
 
 
 def _measure(settings: Settings, case: Case, peer: str) -> Measured:
-    server_core, load_core = two_cores() if settings.pin else (None, None)
     in_flight, http = case.whole("in_flight"), bool(case.whole("http"))
     arguments: dict[str, str | int] = {"name": peer, "size": settings.payload, "encoding": settings.encoding}
+    client = ClientSpec("benchmarks.peers.echoes:make_echo", arguments)
     with tempfile.TemporaryDirectory(prefix="trivet-benchmark-") as directory:
         start = make_echo(peer, settings.payload, settings.encoding).command(Path(directory))
-        with running(start, server_core) as server:
-            announced = read_announcement(server, settings.timeout)
-            load = CallsLoad(
-                client=ClientSpec("benchmarks.peers.echoes:make_echo", arguments),
-                port=announced.port,
-                pids=announced.pids,
-                connections=in_flight if http else 1,
-                in_flight=1 if http else in_flight,
-                seconds=settings.seconds,
-                calls=settings.events,
-                rate=None,
-                timeout=settings.timeout,
-            )
-            with running(python("trivet.bench.calls_load", json.dumps(attrs.asdict(load))), load_core) as loading:
-                measured = CallsMeasurement(**json.loads(read_line(loading, settings.timeout * 2 + 10)))
-    latency = measured.histogram
-    return Measured(
-        {
-            "calls_per_second": measured.calls / measured.wall,
-            "cpu_us": measured.server_cpu / measured.calls * 1e6,
-            "p50_us": latency.percentile(50) / 1e3,
-            "p99_us": latency.percentile(99) / 1e3,
-            "p999_us": latency.percentile(99.9) / 1e3,
-            "server_share": measured.server_cpu / measured.wall,
-            "load_share": measured.load_cpu / measured.wall,
-        },
-        {"latency": latency},
-    )
+        # HTTP has as many connections as calls under way.
+        shape = (in_flight, 1) if http else (1, in_flight)
+        return calls_figures(measure_calls(start, client, settings.length, *shape))
 
 
 BENCHMARK = Benchmark(

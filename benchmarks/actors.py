@@ -18,8 +18,8 @@ import attrs
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for `python benchmarks/actors.py`
 
-from benchmarks.fanout import measure_fanout
-from benchmarks.harness import Benchmark, Case, Column, Measured, Settings, Target, command
+from benchmarks.fanout import measure_peer
+from benchmarks.harness import Benchmark, Case, Column, Settings, Target, command
 from benchmarks.peers.echoes import make_echo
 from trivet.bench.figures import Histogram
 from trivet.bench.processes import (
@@ -31,6 +31,7 @@ from trivet.bench.processes import (
     running,
     two_cores,
 )
+from trivet.bench.runs import Measured
 
 _COLD: Final = "cold start over HTTP"
 _ACTORS: Final = ("trivet", "bare task")
@@ -108,7 +109,7 @@ def _measure_connections(settings: Settings, peer: str, count: int) -> Measured:
         count = min(count, _RIVETKIT_CONNECTIONS)
     raise_descriptor_limit(count + 200)
     once = attrs.evolve(settings, events=1)
-    measured = measure_fanout(once, peer, 1, settings.payload, "json", count)
+    measured = measure_peer(once, peer, 1, settings.payload, "json", count)
     return Measured(
         {
             "connection_kib": measured.connection_bytes / 1024,

@@ -18,8 +18,8 @@ import attrs
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for `python benchmarks/contention.py`
 
-from benchmarks.fanout import make_peer, measure_fanout
-from benchmarks.harness import Benchmark, Case, Column, Measured, Settings, Target, command
+from benchmarks.fanout import make_peer, measure_peer
+from benchmarks.harness import Benchmark, Case, Column, Settings, Target, command
 from trivet.bench.calls_load import CallsLoad, CallsMeasurement
 from trivet.bench.client import ClientSpec
 from trivet.bench.fanout_load import FanoutLoad, FanoutMeasurement
@@ -33,6 +33,7 @@ from trivet.bench.processes import (
     two_cores,
     urgent,
 )
+from trivet.bench.runs import Measured
 
 _CALLERS: Final = 100
 _RATE: Final = 400.0  # calls a second of all callers together: a small part of what a server can
@@ -121,7 +122,7 @@ def _measure_busy(settings: Settings, peer: str) -> Measured:
 
 def _measure_slow(settings: Settings, peer: str) -> Measured:
     subscribers = (settings.subscribers or _SUBSCRIBERS) - 1
-    without, slow = (measure_fanout(settings, peer, 8, _SLOW_PAYLOAD, "json", subscribers, slow) for slow in (0, 1))
+    without, slow = (measure_peer(settings, peer, 8, _SLOW_PAYLOAD, "json", subscribers, slow) for slow in (0, 1))
     before, after = Histogram.from_json(without.last), Histogram.from_json(slow.last)
     return Measured(
         {

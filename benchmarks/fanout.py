@@ -8,7 +8,6 @@ non-blocking send() of a ready frame of the same bytes for each delivery, in C a
 other libraries and servers. Each measurement has a fresh server and a fresh load process.
 """
 
-import json
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -16,11 +15,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final, cast
 
-import attrs
-
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for `python benchmarks/fanout.py`
 
-from benchmarks.harness import Benchmark, Case, Column, Measured, Settings, Target, command
+from benchmarks.harness import Benchmark, Case, Column, Settings, Target, command
 from benchmarks.peers import ENCODINGS, SMALLEST_EVENT, Encoding, Event, Startable
 from benchmarks.peers.floor import CFloor, PythonFloor
 from benchmarks.peers.relays import (
@@ -35,16 +32,11 @@ from benchmarks.peers.relays import (
 )
 from benchmarks.peers.trivet_actor import TrivetActor
 from trivet.bench.client import ClientSpec
-from trivet.bench.fanout_load import FanoutLoad, FanoutMeasurement
-from trivet.bench.figures import Histogram
+from trivet.bench.fanout_load import FanoutMeasurement
 from trivet.bench.processes import (
-    python,
     raise_descriptor_limit,
-    read_announcement,
-    read_line,
-    running,
-    two_cores,
 )
+from trivet.bench.runs import Measured, fanout_figures, measure_fanout
 
 PEERS: Final[Mapping[str, Callable[[Event], Startable]]] = MappingProxyType(
     {
@@ -109,54 +101,15 @@ def _peers(case: Case) -> Sequence[str]:
     return str(case.values["peers"]).split(",")
 
 
-def measure_fanout(
+def measure_peer(
     settings: Settings, peer: str, in_flight: int, payload: int, encoding: Encoding, subscribers: int, slow: int = 0
 ) -> FanoutMeasurement:
     """One measurement. Raises Unavailable, ProcessFailed."""
-    server_core, load_core = two_cores() if settings.pin else (None, None)
-    arguments: dict[str, str | int] = {"name": peer, "size": payload, "encoding": encoding}
+    raise_descriptor_limit(subscribers + 200)
+    client = ClientSpec("benchmarks.fanout:make_peer", {"name": peer, "size": payload, "encoding": encoding})
     with tempfile.TemporaryDirectory(prefix="trivet-benchmark-") as directory:
         start = make_peer(peer, payload, encoding).command(Path(directory))
-        with running(start, server_core) as server:
-            announced = read_announcement(server, settings.timeout)
-            load = FanoutLoad(
-                client=ClientSpec("benchmarks.fanout:make_peer", arguments),
-                port=announced.port,
-                pids=announced.pids,
-                subscribers=subscribers,
-                in_flight=in_flight,
-                seconds=settings.seconds,
-                events=settings.events,
-                timeout=settings.timeout,
-                slow=slow,
-            )
-            with running(python("trivet.bench.fanout_load", json.dumps(attrs.asdict(load))), load_core) as loading:
-                # The load gives up by itself; this is for one that hangs.
-                read_line(loading, settings.timeout * 2 + 10)
-                return FanoutMeasurement(**json.loads(read_line(loading, settings.timeout * 2 + 10)))
-
-
-def figures(measured: FanoutMeasurement) -> Measured:
-    """What is compared, and where it was read from."""
-    latency, last = Histogram.from_json(measured.latency), Histogram.from_json(measured.last)
-    return Measured(
-        {
-            "deliveries_per_second": measured.deliveries / measured.wall,
-            "cpu_us": measured.server_cpu / measured.deliveries * 1e6,
-            "p50_us": latency.percentile(50) / 1e3,
-            "p99_us": latency.percentile(99) / 1e3,
-            "p999_us": latency.percentile(99.9) / 1e3,
-            "last_p50_us": last.percentile(50) / 1e3,
-            "last_p99_us": last.percentile(99) / 1e3,
-            "connection_kib": measured.connection_bytes / 1024,
-            "events_per_read": measured.deliveries / measured.reads,
-            "server_share": measured.server_cpu / measured.wall,
-            "load_share": measured.load_cpu / measured.wall,
-            "events": measured.events,
-            "deliveries": measured.deliveries,
-        },
-        {"latency": latency, "last subscriber": last},
-    )
+        return measure_fanout(start, client, settings.length, subscribers, in_flight, slow)
 
 
 def _measure(settings: Settings, case: Case, peer: str) -> Measured:
@@ -164,8 +117,7 @@ def _measure(settings: Settings, case: Case, peer: str) -> Measured:
     encoding = cast("Encoding", case.values["encoding"])
     if peer == "rivetkit":
         subscribers = min(subscribers, _RIVETKIT_SUBSCRIBERS)
-    raise_descriptor_limit(subscribers + 200)
-    return figures(measure_fanout(settings, peer, case.whole("in_flight"), payload, encoding, subscribers))
+    return fanout_figures(measure_peer(settings, peer, case.whole("in_flight"), payload, encoding, subscribers))
 
 
 def _targets() -> Sequence[Target]:

@@ -15,8 +15,9 @@ from typing import NoReturn, TypeAlias
 import attrs
 
 from benchmarks.peers import ENCODINGS, Encoding, Unavailable
-from trivet.bench.figures import Histogram, median, number, table
+from trivet.bench.figures import median, number, table
 from trivet.bench.processes import ProcessFailed, machine
+from trivet.bench.runs import Length, Measured
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -92,13 +93,10 @@ class Settings:
     json: Path | None
     plot: Path | None
 
-
-@attrs.frozen
-class Measured:
-    """What came of one measurement."""
-
-    figures: Mapping[str, float]
-    histograms: Mapping[str, Histogram] = attrs.field(factory=dict[str, Histogram])
+    @property
+    def length(self) -> Length:
+        """Of each measurement."""
+        return Length(self.seconds, self.events, self.timeout, self.pin)
 
 
 Measure: TypeAlias = Callable[[Settings, Case, str], Measured]

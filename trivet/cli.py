@@ -18,6 +18,7 @@ import attrs
 import trio
 
 from trivet.actor import Actor
+from trivet.bench import command as bench
 from trivet.demo import load_page, show_flow
 from trivet.demo import registry as demo_registry
 from trivet.errors import DefinitionError
@@ -339,8 +340,21 @@ def _fd(text: str) -> _Fd:
     raise argparse.ArgumentTypeError(f"{text!r} is neither a file descriptor nor {_PASSED_FDS}")
 
 
+def _configure_bench(parser: argparse.ArgumentParser) -> None:
+    _add_target(parser)
+    bench.configure(parser)
+
+
+def _run_bench(arguments: argparse.Namespace) -> int:
+    try:
+        return bench.run(load_registry(arguments.target), arguments)
+    except bench.BenchFailed as error:
+        raise CommandError(str(error)) from error
+
+
 COMMANDS: Final = (
     Command("serve", "Serve the actors of a registry.", _configure_serve, _run_serve),
+    Command("bench", "Measure an actor: its calls, or its events' deliveries.", _configure_bench, _run_bench),
     Command("types", "Write a registry's types for RivetKit's TypeScript client.", _add_target, _run_types),
     Command("demo", "Open a chat room in the browser, and show its events here.", _add_address, _run_demo),
 )

@@ -142,7 +142,7 @@ class PythonEcho(_RawEcho):
     """A loop of epoll, recv and send."""
 
     def command(self, directory: Path) -> Sequence[str]:
-        return (sys.executable, "-m", "benchmarks.peers.floor_server")
+        return (sys.executable, "-m", "trivet.bench.floor_server")
 
 
 class CEcho(_RawEcho):

@@ -15,7 +15,7 @@ _SOURCE = Path(__file__).parent.parent / "floor.c"
 
 
 class PythonFloor:
-    """`benchmarks.peers.floor_server`. It sends the very bytes that trivet sends; its calls are counted, not read."""
+    """`trivet.bench.floor_server`. It sends the very bytes that trivet sends; its calls are counted, not read."""
 
     answers = 0
     events_per_call = 1
@@ -24,7 +24,7 @@ class PythonFloor:
         self._frames = TrivetActor(event)
 
     def command(self, directory: Path) -> Sequence[str]:
-        return (sys.executable, "-m", "benchmarks.peers.floor_server", *self._arguments(directory))
+        return (sys.executable, "-m", "trivet.bench.floor_server", *self._arguments(directory))
 
     def _arguments(self, directory: Path) -> list[str]:
         frame = directory / "frame"

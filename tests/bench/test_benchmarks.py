@@ -19,7 +19,6 @@ from benchmarks.harness import (
     Benchmark,
     Case,
     Column,
-    Measured,
     Run,
     Settings,
     Target,
@@ -29,6 +28,7 @@ from benchmarks.harness import (
     summarise,
 )
 from benchmarks.peers import SMALLEST_EVENT
+from trivet.bench.runs import Measured
 
 _ROOT = Path(__file__).parent.parent.parent
 _FLOORS = ["floor-python", *(["floor-c"] if shutil.which("cc") else [])]

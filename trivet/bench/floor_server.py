@@ -1,4 +1,4 @@
-"""The floor in Python: `floor_server [FRAME_FILE OFFSET_OF_NUMBER CALL_SIZE]`.
+"""The floor in Python: `floor_server [FRAME_FILE OFFSET_OF_NUMBER CALL_SIZE | FRAME_SIZE]`.
 
 Each connection asks for an upgrade, and its path says what it is. For every CALL_SIZE bytes from the controller, the
 frame with the next number is sent to every subscriber. To a caller its bytes are sent back. `benchmarks/floor.c` does
@@ -10,6 +10,7 @@ import socket
 import sys
 from pathlib import Path
 
+from trivet.bench.floor import NUMBER_WIDTH, FloorFanout
 from trivet.bench.sockets import SWITCHED
 
 
@@ -87,6 +88,10 @@ if __name__ == "__main__":
     try:
         if len(sys.argv) == 1:
             serve(b"", 0, 1)
+        elif len(sys.argv) == 2:
+            client = FloorFanout(int(sys.argv[1]))
+            frame = client.event_frame(0)
+            serve(frame, frame.index(b"0" * NUMBER_WIDTH), len(client.call(0)))
         else:
             serve(Path(sys.argv[1]).read_bytes(), int(sys.argv[2]), int(sys.argv[3]))
     except (BrokenPipeError, ConnectionResetError):
