@@ -1,3 +1,5 @@
+import json
+
 """The `trivet` command, as a process of its own and in this one."""
 
 import argparse
@@ -104,6 +106,33 @@ def get(url: str | urllib.request.Request) -> bytes:
 
 
 # -- as a process -----------------------------------------------------------------------------------------------------
+
+
+def create(url: str) -> bool:
+    """Whether asking for an actor made it."""
+    body = {"name": "slow", "key": "k", "runner_name_selector": "default", "crash_policy": "sleep"}
+    headers = {"content-type": "application/json"}
+    request = urllib.request.Request(
+        f"{url}/actors?namespace=default", json.dumps(body).encode(), headers, method="PUT"
+    )
+    return bool(json.loads(get(request))["created"])
+
+
+def test_actors_are_kept_in_a_directory(start: Start, project: Path) -> None:
+    for made in (True, False):
+        with start("--port", "0") as process:
+            assert create(url_of(process)) is made
+            process.terminate()
+            assert process.wait(timeout=30) == 0
+    assert (project / "trivet-data").is_dir()
+    with start("--port", "0", "--data", "elsewhere", "--synchronous", "full", "--check", "full") as process:
+        assert create(url_of(process)) is True
+        with start("--port", "0", "--data", "elsewhere") as second:
+            assert second.wait(timeout=30) == 1
+            assert second.stderr is not None
+            assert "elsewhere" in second.stderr.read()
+    with start("--port", "0", "--memory") as process:
+        assert create(url_of(process)) is True
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -30,7 +30,10 @@ from trivet.raw import Request, Response, WebSocket, WebSocketClosed
 from trivet.registry import Registry
 from trivet.runtime.connection import Conn, Conns
 from trivet.runtime.emit import BroadcastResult
+from trivet.runtime.schedules import Schedule
 from trivet.server import Server, serve
+from trivet.store import MemoryStore, Store, StoreError
+from trivet.store.sqlite import open_sqlite_store
 
 __version__ = _version("trivet")
 
@@ -57,13 +60,17 @@ __all__ = [
     "Handle",
     "Lagged",
     "Limits",
+    "MemoryStore",
     "NoConnection",
     "Options",
     "PublicError",
     "Registry",
     "Request",
     "Response",
+    "Schedule",
     "Server",
+    "Store",
+    "StoreError",
     "TrivetError",
     "Unsupported",
     "UserError",
@@ -75,6 +82,7 @@ __all__ = [
     "latest",
     "open_client",
     "open_local",
+    "open_sqlite_store",
     "serve",
     "wire_name",
 ]

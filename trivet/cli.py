@@ -12,7 +12,8 @@ import ssl
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Final, Literal, TypeAlias, cast, overload
+from contextlib import AbstractAsyncContextManager
+from typing import Final, Literal, TypeAlias, cast, get_args, overload
 
 import attrs
 import trio
@@ -28,6 +29,9 @@ from trivet.server import DEFAULT_PORT, Server, serve
 from trivet.server.access import ServerToken
 from trivet.server.origins import Origins
 from trivet.server.serving import AnyListener
+from trivet.store import Store, StoreError
+from trivet.store.sqlite import open_sqlite_store
+from trivet.store.sqlite.file import Check, Synchronous
 from trivet.typescript import declarations
 
 logger: Final = logging.getLogger("trivet")
@@ -138,6 +142,22 @@ def _configure_serve(parser: argparse.ArgumentParser) -> None:
     _add_target(parser)
     _add_address(parser)
     parser.add_argument(
+        "--data",
+        default="trivet-data",
+        metavar="DIR",
+        help="the directory that keeps the actors, in a file of SQLite (default: %(default)s)",
+    )
+    parser.add_argument("--memory", action="store_true", help="keep the actors in memory alone, until the server ends")
+    parser.add_argument(
+        "--synchronous",
+        choices=get_args(Synchronous),
+        default="normal",
+        help="what commits survive: normal, a crash of the server; full, of the machine too (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--check", choices=get_args(Check), default="quick", help="how the file is checked first (default: %(default)s)"
+    )
+    parser.add_argument(
         "--fd",
         type=_fd,
         metavar="N",
@@ -189,6 +209,8 @@ def _run_serve(arguments: argparse.Namespace) -> int:
         raise CommandError(str(error)) from error
     try:
         trio.run(_serve, registry, arguments, listeners, context, token)
+    except StoreError as error:
+        raise CommandError(str(error)) from error
     except OSError as error:
         raise CommandError(_explain(error, arguments.host, arguments.port)) from error
     return 0
@@ -201,19 +223,29 @@ async def _serve(
     context: ssl.SSLContext | None,
     token: str | None,
 ) -> None:
-    await serve(
-        registry,
-        arguments.host,
-        arguments.port,
-        listeners=listeners,
-        limits=Limits(**{name: getattr(arguments, name) for name in _PEER_LIMITS}),
-        token=token,
-        allowed_origins=arguments.allow_origin,
-        allowed_hosts=arguments.allow_host,
-        ssl_context=context,
-        handle_signals=True,
-        task_status=_Announcement(lambda server: f"trivet serves {', '.join(server.host.registry)} on {_urls(server)}"),
-    )
+    async with _store(arguments) as store:
+        await serve(
+            registry,
+            arguments.host,
+            arguments.port,
+            listeners=listeners,
+            store=store,
+            limits=Limits(**{name: getattr(arguments, name) for name in _PEER_LIMITS}),
+            token=token,
+            allowed_origins=arguments.allow_origin,
+            allowed_hosts=arguments.allow_host,
+            ssl_context=context,
+            handle_signals=True,
+            task_status=_Announcement(
+                lambda server: f"trivet serves {', '.join(server.host.registry)} on {_urls(server)}"
+            ),
+        )
+
+
+def _store(arguments: argparse.Namespace) -> AbstractAsyncContextManager[Store | None]:
+    if arguments.memory:
+        return contextlib.nullcontext()
+    return open_sqlite_store(arguments.data, synchronous=arguments.synchronous, check=arguments.check)
 
 
 def _run_types(arguments: argparse.Namespace) -> int:

@@ -30,6 +30,7 @@ from trivet.runtime.context import Chain, current_chain
 from trivet.runtime.host import Host, open_host
 from trivet.runtime.instance import Instance
 from trivet.runtime.session import Session
+from trivet.store import Store
 
 PIPE_SIZE: Final = 64 * 1024
 """Bytes that wait between an actor and a client: about what the buffers of a socket hold, so that a client that does
@@ -392,9 +393,11 @@ def client_for_host(host: Host, namespace: str = DEFAULT_NAMESPACE, before: _Bef
 
 @asynccontextmanager
 async def open_local(
-    registry: Registry, *, limits: Limits | None = None, namespace: str = DEFAULT_NAMESPACE
+    registry: Registry, *, store: Store | None = None, limits: Limits | None = None, namespace: str = DEFAULT_NAMESPACE
 ) -> AsyncGenerator[Client]:
     """Actors and their client for the time of the `async with`, in the caller's own task tree, without a socket.
+
+    The `store` keeps the actors, and stays open at the end; without one they are kept in memory.
 
     The client and its connections have the same API and guarantees as those of `open_client`. Leaving stops the actors
     within `Limits.shutdown_grace`; leaving by an exception ends them at once, and the exception comes out alone.
@@ -402,6 +405,6 @@ async def open_local(
     check_registry(registry, "open_local")
     ungrouped = Ungrouped()
     with ungrouped.outside():
-        async with open_host(registry, limits or Limits()) as host:
+        async with open_host(registry, limits, store=store) as host:
             with ungrouped.inside():
                 yield client_for_host(host, namespace)

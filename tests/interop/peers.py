@@ -31,8 +31,8 @@ ENCODINGS: Final = ("bare", "cbor", "json")
 
 _SYSTEM: Final = platform.system().lower()
 _MACHINE: Final = {"x86_64": "x64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
-_ENGINE_START: Final = 30.0
-_SERVER_START: Final = 30.0
+_ENGINE_START: Final = 60.0
+_SERVER_START: Final = 60.0
 _FIRST_ACTOR: Final = 60.0
 
 
@@ -235,6 +235,7 @@ def trivet_server(
         port = cast("int", listener.getsockname()[1])
         where, fds = ["--fd", str(listener.fileno())], [listener.fileno()]
     command = [sys.executable, "-m", "trivet", "serve", "tests.interop.actors:registry", *where, *arguments]
+    command += ["--data", str(folder / "trivet-data")]
     address = f"http://127.0.0.1:{port}"
     with started(command, folder / f"trivet-{port}.log", fds=fds) as process:
         await_start(process, lambda: http_ok(f"{address}/metadata"), "trivet", _SERVER_START)

@@ -3,7 +3,8 @@
 import ipaddress
 import signal
 import ssl
-from collections.abc import Generator, Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, TypeAlias, cast, final
 
@@ -22,6 +23,7 @@ from trivet.server.descriptors import raise_descriptor_limit
 from trivet.server.gateway import Gateway, GatewayStatistics
 from trivet.server.origins import Origins
 from trivet.server.wire import Wire, tls_listener
+from trivet.store import Store
 
 DEFAULT_PORT: Final = 6420
 
@@ -126,6 +128,7 @@ async def serve(
     port: int = DEFAULT_PORT,
     *,
     listeners: Iterable[AnyListener] | None = None,
+    store: Store | None = None,
     limits: Limits | None = None,
     token: str | None = None,
     allowed_origins: Iterable[str] = (),
@@ -133,6 +136,7 @@ async def serve(
     ssl_context: ssl.SSLContext | None = None,
     pages: Mapping[str, Response] | None = None,
     handle_signals: bool = False,
+    wall_clock: Callable[[], float] = time.time,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve actors over HTTP and WebSocket on one port, until stopped or cancelled.
@@ -140,8 +144,9 @@ async def serve(
     `await nursery.start(trivet.serve, registry)` returns the running `Server`. It listens on `host` and `port` (0: any
     free one; host None: every interface), or on the given listeners, which it closes at the end. With `ssl_context` it
     speaks TLS. `allowed_origins` are web origins that may use it besides its own and localhost, as in
-    `https://app.example.com`; "*" allows every page. With `handle_signals`, in the main thread only, SIGINT and SIGTERM
-    stop gracefully, and a second one cancels.
+    `https://app.example.com`; "*" allows every page. The `store` keeps the actors, and stays open at the end; without
+    one they are kept in memory. `wall_clock` gives seconds since 1970, for schedules. With `handle_signals`, in the
+    main thread only, SIGINT and SIGTERM stop gracefully, and a second one cancels.
 
     `pages` are answered to GET requests of exactly these paths, "/" for one: a page that uses the actors can come from
     the same port, and so from their origin.
@@ -174,7 +179,7 @@ async def serve(
         with _plain_errors():
             # A second signal cancels the actors too, so its scope is around them.
             with trio.CancelScope() as everything:
-                async with open_host(registry, limits) as actors:
+                async with open_host(registry, limits, store=store, wall_clock=wall_clock) as actors:
                     gateway = Gateway(actors, origins, pages, _loopback(opened), server_token)
                     server = Server(actors, gateway, opened, everything)
                     if token is None:

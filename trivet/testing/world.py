@@ -23,6 +23,7 @@ from trivet.protocol.codec import Encoding
 from trivet.protocol.values import UNDEFINED
 from trivet.registry import Registry
 from trivet.server.serving import Server, serve
+from trivet.store import Store
 from trivet.testing.delivery import DeliveryChecker
 from trivet.testing.network import BUFFER, Link, MemoryStream
 from trivet.testing.recording import Journal, observed_registry
@@ -31,6 +32,7 @@ REAL_VARIABLE: Final = "TRIVET_TESTING_REAL"
 """Set to anything but "" or "0", worlds use real sockets unless they were told."""
 
 _URL: Final = "http://127.0.0.1:6420"  # a name that the server lets in; the streams go where the world leads them
+_EPOCH: Final = 1_893_456_000.0  # the beginning of 2030
 _RESET: Final = struct.pack("ii", 1, 0)
 
 
@@ -101,13 +103,24 @@ class World:
     Every emit is checked, with or without a recipient, so that one that could not travel raises in a test in which
     nobody listens.
 
+    A `store`, such as `MemoryStore(durable=True)`, keeps the actors beyond `crash_server` and `restart_server`; without
+    one each server begins with none. In virtual time the clock of schedules goes with it, from 2030 on.
+
     Leaving verifies what `check_delivery` was asked for, stops the server gracefully and closes the clients; leaving by
     an exception ends everything at once, and the exception comes out alone. Connections end with their own blocks,
     which must be inside this one.
     """
 
-    def __init__(self, registry: Registry, *, limits: Limits | None = None, real: bool | None = None) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        *,
+        store: Store | None = None,
+        limits: Limits | None = None,
+        real: bool | None = None,
+    ) -> None:
         self.limits: Final = limits or Limits()
+        self._store = store
         self.real: Final = real_by_default() if real is None else real
         self.journal: Final = Journal()
         """What actors and clients did. A `DeliveryChecker` reads it."""
@@ -162,10 +175,17 @@ class World:
             with trio.CancelScope() as self._life:
                 async with trio.open_nursery() as nursery:
                     if self.real:
-                        start = partial(serve, self._registry, port=self._port, limits=self.limits)
+                        start = partial(serve, self._registry, port=self._port, store=self._store, limits=self.limits)
                     else:
                         self._listener = _Listener()
-                        start = partial(serve, self._registry, listeners=[self._listener], limits=self.limits)
+                        start = partial(
+                            serve,
+                            self._registry,
+                            listeners=[self._listener],
+                            store=self._store,
+                            limits=self.limits,
+                            wall_clock=_virtual_wall_clock,
+                        )
                     server: Server = await nursery.start(start)
                     self._server = server
                     if self.real:
@@ -279,6 +299,10 @@ class World:
         conns = [conn for instance in self._server.host.instances() for conn in instance.conns.values()]
         impaired = self.journal.impaired
         return not any(conn.statistics().queued_messages for conn in conns if conn.id not in impaired)
+
+
+def _virtual_wall_clock() -> float:
+    return _EPOCH + trio.current_time()
 
 
 def _refuse_jumping_clock() -> None:
