@@ -1,8 +1,7 @@
-import json
-
 """The `trivet` command, as a process of its own and in this one."""
 
 import argparse
+import json
 import math
 import os
 import signal

@@ -63,7 +63,6 @@ class Saver:
             and definition.conn_state_codec is not None
             and definition.params_codec is not None
         )
-        self._encode: Callable[[Any], bytes] | None = None
         self._scope: TaskScope | None = None
         self._held: list[_Held] = []
         self._held_bytes = 0
@@ -81,8 +80,6 @@ class Saver:
 
     def begin(self, scope: TaskScope, stored: Stored | None) -> None:
         """A life begins; its commits run in `scope`. Without `stored` the actor is a new one."""
-        codec = self._instance.definition.state_codec
-        self._encode = None if codec is None else codec.encode
         self._scope = scope
         self._saved = None if stored is None else stored.state
         self._unsaved = None
@@ -238,15 +235,12 @@ class Saver:
     def _collect(self, *, every_conn: bool) -> Changes | None:
         """What has changed since the last commit. Raises ValidationError for a state that is not of its type."""
         instance = self._instance
-        state: bytes | None = None
-        if self._encode is not None:
-            began = perf_counter()
-            state = self._encode(instance.state.value)
-            if len(state) > _LARGE:
-                ended = perf_counter()
-                self._not_before = trio.current_time() + (ended - began) * (_SHARE - 1)
-            if state == self._saved:
-                state = None
+        began = perf_counter()
+        state = instance.state.encode()
+        if state is not None and len(state) > _LARGE:
+            self._not_before = trio.current_time() + (perf_counter() - began) * (_SHARE - 1)
+        if state == self._saved:
+            self._saved, state = state, None  # the same object next time, which is compared at once
         if every_conn and self._keeps_conns:
             self._conns.update((conn.id, conn) for conn in instance.conns.values() if conn.kind == "events")
         conns = {id_: None if conn is None else self._dump_conn(conn) for id_, conn in self._conns.items()}

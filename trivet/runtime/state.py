@@ -38,6 +38,7 @@ class State:
 
     def __init__(self, codec: StateCodec | None) -> None:
         self._codec = codec
+        self._encoder = None if codec is None else codec.encoder()
         self.value: Any = None
         self._known = b""
 
@@ -78,9 +79,13 @@ class State:
             raise PublicError("actor", "state_mutation_reentrant", "State cannot be changed inside on_state_change.")
         self.value = value
 
+    def encode(self) -> bytes | None:
+        """As it is stored, the same object as before where nothing has changed. Raises ValidationError."""
+        return None if self._encoder is None else self._encoder.encode(self.value)
+
     def has_changed(self) -> bool:
         """Whether its stored form is another than when this was last asked. Raises ValidationError."""
-        assert self._codec is not None
-        encoded = self._codec.encode(self.value)
+        assert self._encoder is not None
+        encoded = self._encoder.encode(self.value)
         changed, self._known = encoded != self._known, encoded
         return changed
