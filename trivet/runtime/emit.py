@@ -14,9 +14,12 @@ from trivet.limits import Limits
 from trivet.protocol.messages import Event as EventMessage
 from trivet.protocol.values import Value
 from trivet.runtime import answers
+from trivet.runtime.audience import Audience
 from trivet.runtime.connection import Conn
+from trivet.runtime.flush import Flusher
 from trivet.runtime.frames import Droppable
-from trivet.runtime.outbox import Backlog, Format, Outbox
+from trivet.runtime.outbox import Backlog, Outbox
+from trivet.runtime.transport import Format
 
 if TYPE_CHECKING:
     from trivet.runtime.saving import Saver
@@ -35,44 +38,96 @@ class BroadcastResult:
     disconnected: int = 0
 
 
-class Emitter:
-    """Who subscribed to what, grouped by the format of their frames, in the order of subscription."""
+@attrs.frozen
+class _Group:
+    """Recipients with frames of one format: `chosen`, or where that is None `everybody` of an audience but `others`."""
 
-    def __init__(self, definition: ActorDefinition, limits: Limits, backlog: Backlog) -> None:
+    format: Format
+    chosen: list[Outbox] | None
+    audience: Audience | None = None
+    everybody: tuple[Outbox, ...] = ()
+    others: dict[Outbox, None] = attrs.field(factory=dict[Outbox, None])
+
+    @property
+    def size(self) -> int:
+        return len(self.everybody) - len(self.others) if self.chosen is None else len(self.chosen)
+
+    def put(self, frame: bytes) -> None:
+        boxes: Iterable[Outbox]
+        if self.chosen is not None:
+            boxes = self.chosen
+        elif self.audience is not None and self.audience.everybody is self.everybody:
+            self.audience.put(frame, self.others)
+            return
+        else:  # it had to wait for the store, and meanwhile the audience has changed
+            boxes = [box for box in self.everybody if box not in self.others]
+        for box in boxes:
+            box.put(frame)
+
+    def first_full(self) -> Outbox | None:
+        """One over its soft bound that a flush does not help."""
+        boxes: Iterable[Outbox] = self.chosen or ()
+        if self.audience is not None and self.chosen is None:
+            if self.audience.full:
+                self.audience.flush_all()
+            boxes = [box for box in self.audience.apart if box not in self.others]  # the others have taken it
+        return next((box for box in boxes if box.full), None)
+
+
+class Emitter:
+    """Who subscribed to what."""
+
+    def __init__(self, definition: ActorDefinition, limits: Limits, backlog: Backlog, flusher: Flusher) -> None:
         self._definition = definition
         self._limits = limits
         self._backlog = backlog
+        self._flusher = flusher
         self.gate: Saver | None = None
         """What events wait behind, where they wait for the store."""
         self.emitted = 0
         """Events that had a recipient, since the start."""
-        self._subscribers: dict[str, dict[Format, dict[Session, None]]] = {}
+        self._audiences: dict[tuple[Format, frozenset[str]], Audience] = {}
+        self._by_event: dict[str, dict[Audience, None]] = {}
 
     def subscribe(self, session: "Session", name: str) -> None:
         """Add a subscriber."""
         session.subscriptions[name] = None
-        self._subscribers.setdefault(name, {}).setdefault(session.format, {})[session] = None
+        self._move(session)
 
     def unsubscribe(self, session: "Session", name: str) -> None:
         """Remove a subscriber."""
         if name in session.subscriptions:
             del session.subscriptions[name]
-            self._remove(session, name)
+            self._move(session)
 
     def forget(self, session: "Session") -> None:
         """Remove all subscriptions of a connection."""
-        for name in session.subscriptions:
-            self._remove(session, name)
-        session.subscriptions.clear()
+        if session.subscriptions:
+            session.subscriptions.clear()
+            self._move(session)
 
-    def _remove(self, session: "Session", name: str) -> None:
-        by_format = self._subscribers[name]
-        of_format = by_format[session.format]
-        del of_format[session]
-        if not of_format:
-            del by_format[session.format]
-            if not by_format:
-                del self._subscribers[name]
+    def _move(self, session: "Session") -> None:
+        """To the audience of its subscriptions."""
+        old = session.outbox.audience
+        if old is not None:
+            old.remove(session)
+            if not old.members:
+                del self._audiences[old.format, old.names]
+                for name in old.names:
+                    audiences = self._by_event[name]
+                    del audiences[old]
+                    if not audiences:
+                        del self._by_event[name]
+        names = frozenset(session.subscriptions)
+        if not names:
+            return
+        audience = self._audiences.get((session.format, names))
+        if audience is None:
+            audience = Audience(session.format, names, self._flusher, self._limits)
+            self._audiences[session.format, names] = audience
+            for name in names:
+                self._by_event.setdefault(name, {})[audience] = None
+        audience.add(session)
 
     def broadcast(
         self,
@@ -84,13 +139,13 @@ class Emitter:
         """To every subscriber but the excluded. Everything that can fail does so before the first is touched."""
         definition, name = self._resolve(event)
         _refuse_block(definition)
-        subscribers = self._subscribers.get(name)
-        if not subscribers:
+        audiences = self._by_event.get(name)
+        if not audiences:
             if self._definition.options.strict:
                 self._encode(name, definition, args, ())
             return _NOBODY
-        groups = _recipients(subscribers, exclude, where)
-        return self._emit(groups, self._encode(name, definition, args, groups))
+        groups = _groups(audiences, exclude, where)
+        return self._emit(groups, self._encode(name, definition, args, _formats(groups)))
 
     async def publish(
         self,
@@ -106,30 +161,28 @@ class Emitter:
         await trio.lowlevel.checkpoint()
         with trio.fail_after(timeout):
             while True:
-                groups = _recipients(self._subscribers.get(name, {}), excluded, where)
-                full = next((box for boxes in groups.values() for box in boxes if box.full), None)
+                groups = _groups(self._by_event.get(name, {}), excluded, where)
+                full = next((box for group in groups if (box := group.first_full())), None)
                 if full is None:
-                    return self._emit(groups, self._encode(name, definition, args, groups))
+                    return self._emit(groups, self._encode(name, definition, args, _formats(groups)))
                 full.flush()
                 await full.wait_for_room()
 
-    def _emit(self, groups: dict[Format, list[Outbox]], frames: dict[Format, bytes]) -> BroadcastResult:
+    def _emit(self, groups: list[_Group], frames: dict[Format, bytes]) -> BroadcastResult:
         if self.gate is None or not groups:
             return self._deliver(groups, frames)
         size = sum(map(len, frames.values()))
         self.gate.check_room(size)
         self.gate.hold(partial(self._deliver, groups, frames), size=size)
-        return BroadcastResult(sum(map(len, groups.values())))
+        return BroadcastResult(sum(group.size for group in groups))
 
-    def _deliver(self, groups: dict[Format, list[Outbox]], frames: dict[Format, bytes]) -> BroadcastResult:
-        count = 0
+    def _deliver(self, groups: list[_Group], frames: dict[Format, bytes]) -> BroadcastResult:
         backlog = self._backlog
         dropped, ended = backlog.dropped, backlog.ended
-        for format_, outboxes in groups.items():
-            frame = frames[format_]
-            for outbox in outboxes:
-                outbox.put(frame)
-            count += len(outboxes)
+        count = 0
+        for group in groups:
+            count += group.size
+            group.put(frames[group.format])
         if count:
             self.emitted += 1
         return BroadcastResult(count, backlog.dropped - dropped, backlog.ended - ended)
@@ -139,7 +192,8 @@ class Emitter:
         definition, name = self._resolve(event)
         _refuse_block(definition)
         frames = self._encode(name, definition, args, (session.format,))
-        return self._emit({session.format: [session.outbox]}, frames).recipients > 0 and not session.ended
+        self._emit([_Group(session.format, [session.outbox])], frames)
+        return not session.ended
 
     async def publish_to(
         self, session: "Session", event: Event[*tuple[Any, ...]] | str, args: Sequence[object], timeout: float
@@ -151,7 +205,10 @@ class Emitter:
         with trio.fail_after(timeout):
             session.outbox.flush()
             await session.outbox.wait_for_room()
-        return not session.ended and self._emit({session.format: [session.outbox]}, frames).recipients > 0
+        if session.ended:
+            return False
+        self._emit([_Group(session.format, [session.outbox])], frames)
+        return not session.ended
 
     def _resolve(self, event: Event[*tuple[Any, ...]] | str) -> tuple[EventDefinition | None, str]:
         if isinstance(event, str):
@@ -192,23 +249,36 @@ def _refuse_block(definition: EventDefinition | None) -> None:
         )
 
 
-def _recipients(
-    subscribers: "dict[Format, dict[Session, None]]",
+def _formats(groups: list[_Group]) -> Iterable[Format]:
+    return dict.fromkeys(group.format for group in groups)
+
+
+def _groups(
+    audiences: Iterable[Audience],
     exclude: "Conn[Any, Any] | str | Iterable[Conn[Any, Any] | str]",
     where: Callable[[Conn[Any, Any]], bool] | None,
-) -> dict[Format, list[Outbox]]:
+) -> list[_Group]:
     excluded = _ids(exclude)
-    if not excluded and where is None:
-        return {format_: [session.outbox for session in sessions] for format_, sessions in subscribers.items()}
-    groups: dict[Format, list[Outbox]] = {}
-    for format_, sessions in subscribers.items():
-        chosen = [
-            session.outbox
-            for session in tuple(sessions)
-            if session.conn.id not in excluded and (where is None or where(session.conn))
-        ]
-        if chosen:
-            groups[format_] = chosen
+    groups: list[_Group] = []
+    for audience in tuple(audiences):
+        if where is None:
+            others = {audience.members[conn_id].outbox: None for conn_id in excluded if conn_id in audience.members}
+            group = _Group(audience.format, None, audience, audience.everybody, others)
+        else:
+            chosen: list[Outbox] = []
+            others = dict[Outbox, None]()
+            for conn_id, session in tuple(audience.members.items()):
+                if conn_id not in excluded and where(session.conn):
+                    chosen.append(session.outbox)
+                else:
+                    others[session.outbox] = None
+            # The fewer are told apart from their audience.
+            if len(chosen) < len(others):
+                group = _Group(audience.format, chosen)
+            else:
+                group = _Group(audience.format, None, audience, audience.everybody, others)
+        if group.size:
+            groups.append(group)
     return groups
 
 

@@ -24,10 +24,10 @@ class Gate(Protocol):
 
 
 class Flushable(Protocol):
-    """What a Flusher needs of an outbox."""
+    """What a Flusher needs of an outbox, or of the audience that many outboxes share."""
 
-    def flush(self) -> None:
-        """Hand over what is queued. Must not raise."""
+    def flush(self) -> bool:
+        """Hand over what is queued, or a part of it, when it is for many: True. Must not raise."""
         ...
 
     def unmark(self) -> None:
@@ -83,7 +83,8 @@ class Flusher:
         dirty, self._dirty = self._dirty, []
         for outbox in dirty:
             outbox.unmark()
-            outbox.flush()
+            while outbox.flush():
+                pass
 
     async def flush(self) -> None:
         """Flush all of them, letting other tasks run each millisecond."""
@@ -98,16 +99,20 @@ class Flusher:
             deadline = trio.current_time() + _YIELD_AFTER
             for index, outbox in enumerate(dirty):
                 outbox.unmark()
-                outbox.flush()
-                if not index & 31 and trio.current_time() > deadline:
-                    inline, self.inline = self.inline, False
-                    try:
-                        await trio.lowlevel.checkpoint()
-                    except BaseException:
-                        self._dirty = dirty[index + 1 :] + self._dirty
-                        raise
-                    self.inline = inline
-                    deadline = trio.current_time() + _YIELD_AFTER
+                more = outbox.flush()
+                while more or not index & 31:
+                    if trio.current_time() > deadline:
+                        inline, self.inline = self.inline, False
+                        try:
+                            await trio.lowlevel.checkpoint()
+                        except BaseException:
+                            self._dirty = dirty[index:] + self._dirty
+                            raise
+                        self.inline = inline
+                        deadline = trio.current_time() + _YIELD_AFTER
+                    if not more:
+                        break
+                    more = outbox.flush()
         self.patience = min(max(_PATIENCE[0], trio.current_time() - began), _PATIENCE[1])
 
 

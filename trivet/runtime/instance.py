@@ -25,13 +25,13 @@ from trivet.runtime.hooks import single_public_error, with_timeout
 from trivet.runtime.inbox import Inbox
 from trivet.runtime.lifecycle import Goal, Lifecycle, Phase
 from trivet.runtime.logs import logger, printable
-from trivet.runtime.outbox import Format, Transport
 from trivet.runtime.saving import Saver
 from trivet.runtime.schedules import Schedule, Schedules
 from trivet.runtime.session import GOING_AWAY, NORMAL, SERVICE_RESTART, Session
 from trivet.runtime.state import State, StoredState
 from trivet.runtime.suspension import noticing_suspension
 from trivet.runtime.timers import TimerHandle
+from trivet.runtime.transport import Format, Transport
 from trivet.runtime.work import Work
 from trivet.store import ActorRow, Stored, StoreError
 
@@ -81,7 +81,7 @@ class Instance:
         self._conns: dict[str, Conn[Any, Any]] = {}
         self.conns: Conns[Any, Any] = Conns(self._conns)
         self.flusher = Flusher(host.flushes)
-        self.emitter = Emitter(definition, host.limits, host.backlog)
+        self.emitter = Emitter(definition, host.limits, host.backlog, self.flusher)
         options = definition.options
         self.connect_hook_timeout = options.connect_hook_timeout or host.limits.connect_hook_timeout
         self.saver = Saver(self, host.store, options.durability or host.durability)

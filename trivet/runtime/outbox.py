@@ -8,65 +8,26 @@ gathered for it in one non-blocking send, and a writer task is started only for 
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import attrs
 import trio
 from trio.abc import SendChannel
 
 from trivet.limits import KIB, Limits
-from trivet.protocol.codec import Codec
+from trivet.runtime.audience import FLUSH_AT
 from trivet.runtime.flush import Flusher
 from trivet.runtime.frames import Control, Droppable, Dropped
 from trivet.runtime.logs import logger
 from trivet.runtime.scope import TaskScope
 from trivet.runtime.timers import TimerHandle, Timers
+from trivet.runtime.transport import BROKEN, Format, Transport
+
+if TYPE_CHECKING:
+    from trivet.runtime.audience import Audience
 
 # One send carries at most about so much: more would hold the loop in the kernel, less would cost system calls.
 _CHUNK: Final = 256 * KIB
-# Unflushed bytes of one connection that are flushed in the middle of a turn.
-_FLUSH_AT: Final = 64 * KIB
-
-
-class Format(Protocol):
-    """How messages become the frames of one kind of transport. One shared instance for each kind and encoding."""
-
-    @property
-    def codec(self) -> Codec:
-        """The encoding of its messages."""
-        ...
-
-    def frame(self, payload: bytes) -> bytes:
-        """A complete frame around one encoded message, the same for every recipient."""
-        ...
-
-    def extension_frame(self, payload: bytes) -> bytes:
-        """A complete frame around one message of trivet's extension."""
-        ...
-
-    def close_frame(self, code: int, reason: str) -> bytes:
-        """The frame that begins or answers a close handshake."""
-        ...
-
-
-class Transport(Protocol):
-    """What carries the bytes of one connection."""
-
-    def send_nowait(self, data: bytes) -> int:
-        """Send what can be sent without waiting; returns how many bytes. Raises trio.BrokenResourceError."""
-        ...
-
-    async def send_all(self, data: bytes) -> None:
-        """Send all of it. Only one call at a time, never beside `send_nowait`. Raises trio.BrokenResourceError."""
-        ...
-
-    def finish(self) -> None:
-        """The close frame is out: wait for the peer's within `Limits.close_timeout`, then end."""
-        ...
-
-    def abort(self) -> None:
-        """End at once."""
-        ...
 
 
 @attrs.frozen
@@ -136,6 +97,7 @@ class Outbox(SendChannel[bytes]):
         "_limits",
         "_on_broken",
         "_on_too_slow",
+        "_own",
         "_queue",
         "_queued_bytes",
         "_room",
@@ -150,8 +112,12 @@ class Outbox(SendChannel[bytes]):
         "_unacknowledged_bytes",
         "_unflushed",
         "_writing",
+        "audience",
         "backlog",
         "format",
+        "joined",
+        "joined_bytes",
+        "slot",
     )
 
     def __init__(
@@ -169,6 +135,11 @@ class Outbox(SendChannel[bytes]):
     ) -> None:
         self.format = format
         self.backlog = 0
+        self.audience: Audience | None = None
+        self.slot = -1
+        """Its place among those together with its audience; -1 while it goes alone."""
+        self.joined = self.joined_bytes = 0
+        """What the audience had sent when it joined."""
         self._transport: Transport | None = transport
         self._flusher = flusher
         self._backlog = backlog
@@ -186,6 +157,7 @@ class Outbox(SendChannel[bytes]):
         self._in_flight = 0
         self._unflushed = 0
         self._dirty = False
+        self._own = False  # whether something was put since the last flush that is not its audience's
         self._writing = False
         self._closing = False
         self._sent = 0
@@ -206,6 +178,14 @@ class Outbox(SendChannel[bytes]):
         """Queue one frame for the next flush. False when the connection is ending: the frame goes nowhere."""
         if self._closing:
             return False
+        self._part()
+        self._own = True
+        return self.append(frame)
+
+    def append(self, frame: bytes) -> bool:
+        """`put`, for its audience while it is not together with it."""
+        if self._closing:
+            return False
         queue = self._queue
         if len(queue) >= self._soft_messages or self._queued_bytes >= self._soft_bytes or frame.__class__ is Droppable:
             if not self._make_room(frame):
@@ -219,8 +199,8 @@ class Outbox(SendChannel[bytes]):
         if not self._dirty:
             self._dirty = True
             self._flusher.add(self)
-        elif self._unflushed > _FLUSH_AT:
-            self.flush()
+        elif self._unflushed > FLUSH_AT:
+            self._flush()
         return True
 
     def put_control(self, frame: bytes) -> None:
@@ -230,6 +210,7 @@ class Outbox(SendChannel[bytes]):
 
     def put_first(self, frame: bytes) -> None:
         """Queue a frame of the transport's own before all others, and see to a flush."""
+        self._part()
         self._queue.appendleft(Control(frame))
         self._queued_bytes += len(frame)
         if not self._dirty:
@@ -266,7 +247,76 @@ class Outbox(SendChannel[bytes]):
     @property
     def full(self) -> bool:
         """Whether the soft bound is reached."""
+        if self.slot >= 0:
+            assert self.audience is not None
+            return self.audience.full
         return len(self._queue) > self._soft_messages or self._queued_bytes > self._soft_bytes
+
+    # -- its audience -------------------------------------------------------------------------------------------------
+
+    @property
+    def resumable(self) -> bool:
+        """Whether it keeps what is not acknowledged."""
+        return self._on_broken is not None
+
+    @property
+    def kept(self) -> tuple[int, int]:
+        """How many frames, and bytes, were sent and are not acknowledged."""
+        messages, size = len(self._unacknowledged), self._unacknowledged_bytes
+        if self.slot >= 0 and self._on_broken is not None:
+            assert self.audience is not None
+            messages += self.audience.sent_to(self)
+            size += self.audience.sent_bytes_to(self)
+        return messages, size
+
+    def rejoin(self) -> None:
+        """Go together with its audience, when nothing tells them apart."""
+        audience, transport = self.audience, self._transport
+        if (
+            audience is not None
+            and self.slot < 0
+            and audience.idle
+            and transport is not None
+            and not (self._queue or self._writing or self._closing or self.backlog)
+            and len(self._unacknowledged) <= self._soft_messages
+            and self._unacknowledged_bytes <= self._soft_bytes
+        ):
+            audience.join(self, transport.send_nowait)
+
+    def _part(self) -> None:
+        if self.slot >= 0:
+            assert self.audience is not None
+            self.audience.part(self)
+
+    def go_alone(self, sent: int, kept: list[bytes], size: int, waiting: list[bytes]) -> None:
+        """Its audience parts from it, having sent so many frames to it; `waiting` have not been sent."""
+        self.slot = -1
+        self._sent += sent
+        if self._on_broken is not None:
+            self._unacknowledged.extend(kept)
+            self._unacknowledged_bytes += size
+        if waiting:
+            self._queue.extend(waiting)
+            size = sum(map(len, waiting))
+            self._queued_bytes += size
+            self._unflushed += size
+            self._droppable += sum(frame.__class__ is Droppable for frame in waiting)
+            if not self._dirty:
+                self._dirty = True
+                self._flusher.add(self)
+
+    def stumbled(self, taken: int) -> None:
+        """Of what waits its transport has just taken a part alone; -1: it is broken."""
+        transport = self._transport
+        assert transport is not None
+        if taken < 0:
+            self._broken(transport)
+            return
+        self._consume(taken)
+        self._writing = True
+        self._scope.start_soon(self._write, transport)
+        self._note_backlog()
+        self.judge()
 
     # -- overflow policies --------------------------------------------------------------------------------------------
 
@@ -275,7 +325,7 @@ class Outbox(SendChannel[bytes]):
         if not (self._writing or self._transport is None):
             if len(self._queue) < self._soft_messages and self._queued_bytes < self._soft_bytes:
                 return True
-            self.flush()  # a burst to a client that reads: nothing has to give way
+            self._flush()  # a burst to a client that reads: nothing has to give way
         if self._closing:
             return False
         droppable = frame if isinstance(frame, Droppable) else None
@@ -357,6 +407,7 @@ class Outbox(SendChannel[bytes]):
 
     def detach(self) -> None:
         """Go on without a transport. What was sent and not acknowledged is queued again, in its place."""
+        self._part()
         self._ever_sent = self._most_received()
         transport, self._transport = self._transport, None
         self._writing = False  # who writes to the old transport finds that it is no longer the one
@@ -370,10 +421,11 @@ class Outbox(SendChannel[bytes]):
         if transport is not None:
             transport.abort()
         self._note_backlog()
-        self._judge()
+        self.judge()
 
     def attach(self, transport: Transport, received: int) -> bool:
         """Go on with another transport, after the `received` first counted frames. False when that cannot be."""
+        self._part()
         most = self._ever_sent if self._transport is None else self._most_received()
         if self._closing or not self._acknowledged <= received <= most:
             return False
@@ -390,10 +442,14 @@ class Outbox(SendChannel[bytes]):
 
     def acknowledge(self, received: int) -> bool:
         """The client has so many counted frames in all. False when it cannot have."""
+        together = self.slot >= 0
+        self._part()
         if not self._acknowledged <= received <= self._most_received():
             return False
         self._claimed = received
         self._forget_claimed()
+        if together:
+            self.rejoin()
         return True
 
     def _most_received(self) -> int:
@@ -448,6 +504,7 @@ class Outbox(SendChannel[bytes]):
         if self._transport is None:
             self.break_()
             return
+        self._part()
         self._queue = deque(list(self._begun()))
         self._droppable = sum(frame.__class__ is Droppable for frame in self._queue)
         self._queued_bytes = sum(map(len, self._queue)) - self._head_sent
@@ -463,6 +520,7 @@ class Outbox(SendChannel[bytes]):
 
     def break_(self) -> None:
         """The transport is gone for good: drop everything."""
+        self._part()
         self._closing = True
         self._queue.clear()
         self._unacknowledged.clear()
@@ -494,13 +552,21 @@ class Outbox(SendChannel[bytes]):
 
     # -- out ----------------------------------------------------------------------------------------------------------
 
-    def flush(self) -> None:
-        """Give the transport what it takes without waiting; a writer task sees to the rest. Never raises."""
+    def flush(self) -> bool:
+        """Give the transport what it takes without waiting; a writer task sees to the rest. False. Never raises."""
+        self._flush()
+        if self._own:
+            self._own = False  # perhaps there will be more of it: next time
+        elif self.audience is not None:
+            self.rejoin()
+        return False
+
+    def _flush(self) -> None:
         self._unflushed = 0
         transport = self._transport
         if transport is None or self._writing:
             self._note_backlog()
-            self._judge()
+            self.judge()
             return
         queue = self._queue
         if not queue:
@@ -508,32 +574,32 @@ class Outbox(SendChannel[bytes]):
         try:
             if not self._head_sent and self._queued_bytes <= _CHUNK:
                 # Nearly every flush: one send that takes it all.
-                taken = transport.send_nowait(b"".join(queue) if len(queue) > 1 else queue[0])
+                taken = transport.send_nowait(b"".join(queue) if len(queue) > 1 else queue[0]) or 0
                 all_taken = taken == self._queued_bytes
                 self._consume(taken)
                 if all_taken and not self._closing:
-                    if self.backlog or len(self._unacknowledged) > self._soft_messages:
+                    if self.backlog or self._room is not None or len(self._unacknowledged) > self._soft_messages:
                         self._note_backlog()
-                        self._judge()
+                        self.judge()
                     return
                 if not all_taken:
                     self._writing = True
                     self._scope.start_soon(self._write, transport)
             while self._queue and not self._writing:
                 data = self._chunk()
-                taken = transport.send_nowait(data)
+                taken = transport.send_nowait(data) or 0
                 self._consume(taken)
                 if taken < len(data):
                     self._writing = True
                     self._scope.start_soon(self._write, transport)
-        except trio.BrokenResourceError:
+        except BROKEN:
             self._broken(transport)
             return
         if self._closing and not self._queue:
             self._finished(transport)
         elif self._writing or self.backlog or self._unacknowledged:
             self._note_backlog()
-            self._judge()
+            self.judge()
 
     def unmark(self) -> None:
         """The flusher has taken this outbox off its list."""
@@ -586,7 +652,7 @@ class Outbox(SendChannel[bytes]):
                 if self._queue:  # it may have been broken meanwhile
                     self._consume(len(data))
                     self._note_backlog()
-                    self._judge()
+                    self.judge()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._broken(transport)
         finally:
@@ -612,7 +678,8 @@ class Outbox(SendChannel[bytes]):
                 self._backlog.outboxes.pop(self, None)
             self._backlog.update(self, change)
 
-    def _judge(self) -> None:
+    def judge(self) -> None:
+        """After a flush: hold it to its bounds."""
         if self._closing:
             return
         limits = self._limits
@@ -638,9 +705,12 @@ class Outbox(SendChannel[bytes]):
 
     def statistics(self) -> OutboxStatistics:
         """What waits now, and what was sent and dropped so far."""
-        return OutboxStatistics(
-            len(self._queue), self._queued_bytes, self._sent, len(self._unacknowledged), self._dropped
-        )
+        messages, size, sent = len(self._queue), self._queued_bytes, self._sent
+        if self.slot >= 0:
+            assert self.audience is not None
+            messages, size = self.audience.waiting_for(self)
+            sent += self.audience.sent_to(self)
+        return OutboxStatistics(messages, size, sent, self.kept[0], self._dropped)
 
 
 def log_too_slow(conn_id: str, statistics: OutboxStatistics) -> None:

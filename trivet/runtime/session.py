@@ -24,9 +24,10 @@ from trivet.runtime.connection import Conn, ConnStatistics
 from trivet.runtime.context import Chain, current_chain
 from trivet.runtime.hooks import with_timeout
 from trivet.runtime.logs import logger
-from trivet.runtime.outbox import Format, Outbox, Transport, log_too_slow
+from trivet.runtime.outbox import Outbox, log_too_slow
 from trivet.runtime.scope import TaskScope
 from trivet.runtime.timers import TimerHandle
+from trivet.runtime.transport import Format, Transport
 
 if TYPE_CHECKING:
     from trivet.runtime.instance import Instance

@@ -1,5 +1,6 @@
 """The WebSocket of one `/connect` connection: the runtime's way out, and the reader of what comes in."""
 
+from collections.abc import Callable
 from typing import final
 
 import trio
@@ -58,9 +59,10 @@ class EventsTransport:
         self._finished = False
         self._aborted = False
 
-    def send_nowait(self, data: bytes) -> int:
-        """What the connection takes without waiting. Raises trio.BrokenResourceError."""
-        return self._wire.send_nowait(data)
+    @property
+    def send_nowait(self) -> Callable[[bytes], int | None]:
+        """Writes what the connection takes without waiting."""
+        return self._wire.write
 
     async def send_all(self, data: bytes) -> None:
         """Send the rest. Raises trio.BrokenResourceError, also once `run` has ended."""

@@ -1,9 +1,10 @@
 """The bytes of one connection, whatever carries them: TCP, TLS or a stream in memory."""
 
-import os
+import io
 import socket
 import ssl
 import sys
+from collections.abc import Callable
 from typing import Final, Literal, cast, final
 
 import trio
@@ -12,7 +13,7 @@ RECEIVE_SIZE: Final = 64 * 1024
 
 _GONE: Final = (trio.BrokenResourceError, trio.ClosedResourceError)
 
-# os.write on a socket's descriptor is POSIX; Trio has no non-blocking send of its own.
+# A file of a socket's descriptor is POSIX; Trio has no non-blocking send of its own.
 _NONBLOCKING: Final = sys.platform != "win32"
 
 
@@ -24,12 +25,17 @@ class Wire:
     task at a time; a send that was cancelled may have sent a part.
     """
 
-    __slots__ = ("_socket", "_tls", "host", "peer", "stream")
+    __slots__ = ("_file", "_tls", "host", "peer", "stream", "write")
 
     def __init__(self, stream: trio.abc.Stream, *, peer: str | None = None) -> None:
         self.stream: Final = stream
         self._tls: Final = _tls(stream)
-        self._socket: Final = stream.socket if isinstance(stream, trio.SocketStream) and _NONBLOCKING else None
+        self._file: Final = _file(stream)
+        self.write: Final[Callable[[bytes], int | None]] = _nothing if self._file is None else self._file.write
+        """What `send_nowait` is made of, without a Python function around it: None or 0 when it would block.
+
+        Raises OSError when the peer is gone, and ValueError once the wire was closed.
+        """
         self.peer: Final = peer if peer is not None else _address(stream, "getpeername")
         self.host: Final = _address(stream, "getsockname")
         """The address at this end, where it has one."""
@@ -46,14 +52,9 @@ class Wire:
 
     def send_nowait(self, data: bytes) -> int:
         """Send what goes out without waiting, and say how much that was: 0 when it would block."""
-        if self._socket is None:
-            return 0
         try:
-            # fileno() of a closed socket is -1, so bytes can never reach a descriptor that was opened since.
-            return os.write(self._socket.fileno(), data)
-        except BlockingIOError:
-            return 0
-        except OSError as exc:
+            return self.write(data) or 0
+        except (OSError, ValueError) as exc:
             raise trio.BrokenResourceError(f"socket connection broken: {exc}") from exc
 
     async def send_all(self, data: bytes | memoryview) -> None:
@@ -93,7 +94,23 @@ class Wire:
 
     async def aclose(self) -> None:
         """Close at once, without a farewell. Wakes whoever sends or receives."""
+        if self._file is not None:
+            # First, so that bytes can never reach a descriptor that was opened since: whoever has `write` still has
+            # that of a closed file.
+            self._file.close()
         await trio.aclose_forcefully(self.stream)
+
+
+def _file(stream: trio.abc.Stream) -> io.FileIO | None:
+    """A file that shares the socket's descriptor, and leaves it open when it is closed."""
+    if not _NONBLOCKING or not isinstance(stream, trio.SocketStream) or stream.socket.fileno() < 0:
+        return None
+    return io.FileIO(stream.socket.fileno(), "wb", closefd=False)
+
+
+def _nothing(data: bytes) -> int:
+    """Takes nothing: the writing of a stream that cannot be written to without waiting."""
+    return 0
 
 
 def _tls(stream: trio.abc.Stream) -> "trio.SSLStream[trio.abc.Stream] | None":

@@ -1,0 +1,305 @@
+"""Those who get the same share a list and a loop, and nobody can tell: every client gets what it would get alone.
+
+The reference is the same runtime in which no outbox ever joins its audience, so that each has a queue of its own.
+"""
+
+import re
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import attrs
+import pytest
+import trio
+import trio.testing
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.runtime.support import FORMAT, REQUEST, FakeTransport, actor_of, settled
+from trivet import Actor, Conn, Event, Limits, Registry, action
+from trivet.event import latest
+from trivet.protocol import extension
+from trivet.protocol.messages import ActionRequest, SubscriptionRequest
+from trivet.protocol.values import UNDEFINED
+from trivet.runtime import audience, flush
+from trivet.runtime.host import Host, open_host
+from trivet.runtime.instance import Instance
+from trivet.runtime.outbox import Outbox
+from trivet.runtime.session import Session
+
+LIMITS = Limits(
+    outbox_soft_messages=6, outbox_soft_bytes=2000, outbox_hard_messages=40, resume_window=1e6, outbox_soft_time=1e6
+)
+
+
+class Room(Actor):
+    tick = Event(int)
+    tock = Event(int)
+    oldest = Event(int, overflow="drop_oldest")
+    newest = Event(int, overflow="drop_newest")
+    cursor = Event(int, overflow=latest(lambda n: n % 2))
+
+    def __init__(self) -> None:
+        self.expected: dict[str, list[int]] = {}
+        """What each connection is to get, in the order of emission."""
+
+    def tell(self, name: str, n: int, unless: Callable[[str], bool] = lambda conn_id: False, **choice: Any) -> None:
+        for conn in self.conns.values():
+            assert conn._session is not None
+            if name in conn._session.subscriptions and not unless(conn.id):
+                self.expected.setdefault(conn.id, []).append(n)
+        self.broadcast(name, n, **choice)
+
+    @action
+    def emit(self, name: str, first: int, count: int) -> int:
+        for n in range(first, first + count):
+            self.tell(name, n)
+        return first
+
+    @action
+    async def emit_slowly(self, first: int, count: int) -> None:
+        for n in range(first, first + count):
+            self.tell("tick", n)
+            await trio.lowlevel.checkpoint()
+
+
+class Client:
+    """One that reads as much as it is let, and may lose its transport."""
+
+    def __init__(self, host: Host, instance: Instance, *, extended: bool) -> None:
+        self.host = host
+        self.transport = FakeTransport()
+        self.session: Session = instance.open_session(
+            self.transport, FORMAT, params=UNDEFINED, request=REQUEST, extended=extended
+        )
+        self.seen = b""
+        self.counted = 0
+        self.acknowledged = 0
+        self._ids = 0
+
+    def act(self, name: str, *args: Any) -> None:
+        self._ids += 1
+        self.session.receive(ActionRequest(self._ids, name, list(args)))
+
+    def take(self) -> None:
+        """Read all whole frames; a part of one is lost with its transport."""
+        received = self.transport.received
+        end = received.rfind(b"\n") + 1
+        for line in received[:end].splitlines():
+            if line.startswith(b"+"):
+                if not extension.decode_to_client(line[1:].decode()).counted:
+                    continue
+            elif b'"tag":"Init"' in line or line.startswith(b"close "):
+                continue
+            self.counted += 1
+        # Random, and so different in each world.
+        self.seen += received[:end].replace(self.session.token.encode() or b"\0", b"token")
+        del received[:end]
+
+    async def come_back(self) -> None:
+        self.take()
+        await self.session.leave(self.transport)
+        self.transport = FakeTransport()
+        session = self.host.sessions.get(self.session.token)
+        if session is not None and not session.ended:
+            assert session.resume(self.transport, FORMAT, self.counted)
+            self.acknowledged = self.counted
+
+    def acknowledge(self) -> None:
+        self.take()
+        self.acknowledged = self.counted
+        self.session.receive_extension(extension.Ack(self.counted))
+
+
+@asynccontextmanager
+async def world(limits: Limits, extended: list[bool]) -> AsyncGenerator[tuple[Instance, list[Client]]]:
+    async with open_host(Registry(Room), limits) as host:
+        instance, _ = await host.get_or_create("default", "room", ())
+        clients = [Client(host, instance, extended=each) for each in extended]
+        for client in clients:
+            await client.session.__aenter__()
+            for name in ("tick", "oldest", "newest", "cursor"):
+                client.session.receive(SubscriptionRequest(name, True))
+        await settled()
+        for client in clients:
+            client.take()
+            client.seen = b""
+        yield instance, clients
+        for client in clients:
+            client.transport.room = float("inf")
+            client.session.end(1000, "")
+            await client.session.leave(client.session.outbox.transport)
+
+
+@attrs.frozen
+class Step:
+    """One thing that happens."""
+
+    what: str
+    who: int = 0
+    name: str = "tick"
+    count: int = 1
+    chosen: frozenset[int] = frozenset()
+
+
+WHO = st.integers(0, 3)
+NAME = st.sampled_from(["tick", "tick", "tock", "oldest", "newest", "cursor"])
+HOW_MANY = st.sampled_from([1, 1, 2, 3, 5, 9])
+EMIT = st.builds(Step, st.just("all"), name=NAME, count=HOW_MANY)
+STEPS = st.lists(
+    EMIT
+    | EMIT
+    | st.builds(Step, st.sampled_from(["others", "one", "read", "acknowledge", "come back"]), WHO)
+    | st.builds(Step, st.just("where"), chosen=st.frozensets(WHO))
+    | st.builds(Step, st.just("call"), WHO, NAME, HOW_MANY)
+    | st.builds(Step, st.just("call slowly"), WHO, count=HOW_MANY)
+    | st.builds(Step, st.just("room"), WHO, count=st.sampled_from([0, 1, 30, 60, 200]))
+    | st.builds(Step, st.sampled_from(["subscribe", "unsubscribe"]), WHO, st.sampled_from(["tick", "tock"]))
+    | st.builds(Step, st.sampled_from(["checkpoint", "settle", "settle"])),
+    min_size=10,
+    max_size=40,
+)
+
+
+@attrs.define
+class Story:
+    """The same steps in one of the two worlds; what is to be the same in both is written down."""
+
+    instance: Instance
+    clients: list[Client]
+    calm: bool
+    """Whether all tasks wait when a step is taken that may wake some, so that their order makes no difference."""
+    emitted: int = 0
+    written: list[object] = attrs.field(factory=list[object])
+    together: int = 0
+    apart: int = 0
+
+    async def take(self, step: Step) -> None:
+        actor, client = actor_of(self.instance, Room), self.clients[step.who]
+        conn, transport = client.session.conn, client.transport
+        returns = client.session.extended and not client.session.ended
+        if self.calm and step.what not in ("all", "others", "where", "one"):
+            await settled()
+        match step.what:
+            case "all":
+                actor.emit(step.name, self._next(step.count), step.count)
+            case "others":
+                actor.tell("tick", self._next(1), lambda conn_id: conn_id == conn.id, exclude=conn)
+            case "where":
+                ids = {self.clients[who].session.conn.id for who in step.chosen}
+                actor.tell("tick", self._next(1), lambda conn_id: conn_id not in ids, where=chosen_of(ids))
+            case "one":
+                actor.expected.setdefault(conn.id, []).append(self.emitted)
+                conn.send("tick", self._next(1))
+            case "call":
+                client.act("emit", step.name, self._next(step.count), step.count)
+            case "call slowly" if not self.calm:
+                client.act("emitSlowly", self._next(step.count), step.count)
+            case "room":
+                transport.room = step.count
+                transport.read(0)
+            case "read":
+                transport.read()
+            case "acknowledge" if returns:
+                client.acknowledge()
+            case "come back" if returns:
+                await client.come_back()
+            case "subscribe" | "unsubscribe":
+                client.session.receive(SubscriptionRequest(step.name, step.what == "subscribe"))
+            case "checkpoint":
+                await trio.lowlevel.checkpoint()
+            case "settle":
+                await self.settle()
+            case _:
+                pass
+
+    def _next(self, count: int) -> int:
+        self.emitted += count
+        return self.emitted - count
+
+    async def settle(self) -> None:
+        await settled()
+        for client in self.clients:
+            client.take()
+            box = client.session.outbox
+            self.together += box.slot >= 0
+            self.apart += box.slot < 0
+            self.written.append((client.seen, bytes(client.transport.received), box.statistics(), box.closing))
+            if box.slot >= 0:
+                assert not box._queue
+
+    async def finish(self) -> None:
+        for client in self.clients:
+            client.transport.read()
+        await self.settle()
+        for client in self.clients:
+            if client.session.extended and not client.session.ended:
+                client.acknowledge()
+                assert client.session.outbox.statistics().unacknowledged == 0
+        await self.settle()
+
+
+def tell(steps: list[Step], limits: Limits, *, calm: bool) -> Story:
+    async def run() -> Story:
+        async with world(limits, [False, True, True, False]) as (instance, clients):
+            story = Story(instance, clients, calm)
+            for step in steps:
+                await story.take(step)
+            await story.finish()
+            return story
+
+    return trio.run(run, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def chosen_of(ids: set[str]) -> Callable[[Conn[Any, Any]], bool]:
+    return lambda conn: conn.id in ids
+
+
+def stay_alone(box: Outbox) -> None:
+    """In place of `Outbox.rejoin`."""
+
+
+@contextmanager
+def each_alone() -> Generator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Outbox, "rejoin", stay_alone)
+        yield
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(STEPS)
+def test_every_client_gets_the_same_bytes_at_the_same_time_as_alone(steps: list[Step]) -> None:
+    shared = tell(steps, LIMITS, calm=True)
+    with each_alone():
+        alone = tell(steps, LIMITS, calm=True)
+    assert alone.together == 0
+    assert shared.written == alone.written
+
+
+@settings(max_examples=50, deadline=None, derandomize=True)
+@given(STEPS)
+def test_other_tasks_may_run_between_any_two_sends(steps: list[Step]) -> None:
+    steps = [step for step in steps if step.name in ("tick", "tock")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(audience, "_AT_ONCE", 1)
+        patch.setattr(flush, "_YIELD_AFTER", -1.0)
+        story = tell(steps, Limits(), calm=False)
+    for client in story.clients:
+        numbers = [int(number) for number in re.findall(rb'"t[io]ck","args":\[(\d+)\]', client.seen)]
+        assert numbers == actor_of(story.instance, Room).expected.get(client.session.conn.id, [])
+
+
+def test_the_search_comes_to_both() -> None:
+    together = apart = 0
+
+    @settings(max_examples=15, deadline=None, derandomize=True, database=None)
+    @given(STEPS)
+    def search(steps: list[Step]) -> None:
+        nonlocal together, apart
+        story = tell(steps, LIMITS, calm=True)
+        together += story.together
+        apart += story.apart
+
+    search()
+    assert together > 20
+    assert apart > 20
