@@ -23,7 +23,7 @@ MOST_PAGES: Final = 64
 """Pages of 4 KiB that a read on the loop takes from the kernel: together less than 0.2 ms."""
 
 # What SQLite itself keeps costs a read no page; this bounds how much there is of it.
-_CACHE_KIB: Final = 1024
+_CACHE_KIB: Final = 4096
 
 _names = itertools.count()
 
