@@ -284,6 +284,7 @@ async def test_an_action_that_was_cut_off_runs_again_in_the_next_life(autojump_c
             process.cancel()
             await trio.lowlevel.checkpoint()
     async with hosting(store) as host:
+        await trio.sleep(1)
         assert await call(host, "lines") == ["begun", "begun"]  # what it had changed before it waited was saved
         assert await call(host, "planned") == []
 
