@@ -15,6 +15,7 @@ from typing import NoReturn, TypeAlias
 import attrs
 
 from benchmarks.peers import ENCODINGS, Encoding, Unavailable
+from benchmarks.versions import peer_versions
 from trivet.bench.figures import median, number, table
 from trivet.bench.processes import ProcessFailed, machine
 from trivet.bench.runs import Length, Measured
@@ -303,7 +304,7 @@ def write(benchmark: Benchmark, settings: Settings, runs: Sequence[Run], skipped
         "settings": {
             name: str(value) if isinstance(value, Path) else value for name, value in attrs.asdict(settings).items()
         },
-        "machine": machine(),
+        "machine": {**machine(), **peer_versions()},
         "skipped": skipped,
         "summary": [attrs.asdict(line) for line in lines],
         "targets": [attrs.asdict(verdict) | {"met": verdict.met} for verdict in verdicts],
@@ -320,7 +321,8 @@ def write(benchmark: Benchmark, settings: Settings, runs: Sequence[Run], skipped
     print("\n" + textwrap.fill(benchmark.notes, 118))
     for what, reason in skipped.items():
         print(f"not measured: {what}: {reason}")
-    print(", ".join(f"{name} {value}" for name, value in machine().items()))
+    about = {**machine(), **peer_versions()}
+    print(textwrap.fill(", ".join(f"{name} {value}" for name, value in about.items()), 118))
     if settings.plot is not None and runs:
         from benchmarks.plots import plot_runs  # matplotlib takes its time to import, and may be absent
 
@@ -330,7 +332,7 @@ def write(benchmark: Benchmark, settings: Settings, runs: Sequence[Run], skipped
 def command(benchmark: Benchmark, arguments: Sequence[str] | None = None) -> int:
     """Run a benchmark as a command. Ctrl-C reports what there is."""
     settings = _parse(benchmark, arguments)
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    use_source_tree()
     signal.signal(signal.SIGTERM, _terminate)  # the processes are ended on the way out
     runs: list[Run] = []
     skipped: dict[str, str] = {}
@@ -344,6 +346,11 @@ def command(benchmark: Benchmark, arguments: Sequence[str] | None = None) -> int
         status = 130  # what was measured so far is worth seeing
     write(benchmark, settings, runs, skipped)
     return status
+
+
+def use_source_tree() -> None:
+    """Let child processes import this package, wherever they are started."""
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:

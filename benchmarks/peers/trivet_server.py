@@ -46,10 +46,10 @@ class Room(Actor):
 LIMITS = Limits(connections=10_100)
 
 
-async def main() -> None:
+async def main(room: type[Room] = Room) -> None:
     """Serve until standard input ends."""
     async with trio.open_nursery() as nursery:
-        server = await nursery.start(partial(serve, Registry(Room), port=0, limits=LIMITS))
+        server = await nursery.start(partial(serve, Registry(room), port=0, limits=LIMITS))
         print(server.port, flush=True)
         async with trio.lowlevel.FdStream(os.dup(sys.stdin.fileno())) as parent:
             while await parent.receive_some(1024):

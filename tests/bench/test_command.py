@@ -118,7 +118,7 @@ def test_a_mistake_is_explained(
     message: str,
 ) -> None:
     monkeypatch.chdir(folder)
-    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
     monkeypatch.delitem(sys.modules, "board", raising=False)
     assert main(["bench", "board:registry", *arguments]) == 1
     assert message in capsys.readouterr().err
