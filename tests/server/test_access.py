@@ -15,7 +15,8 @@ import trio.testing
 from tests.server.support import REGISTRY, HttpPeer, WebSocketPeer, to
 from trivet.actor import Actor, action
 from trivet.client import open_client
-from trivet.errors import ActorError
+from trivet.client.endpoint import parse_endpoint
+from trivet.errors import ActorError, ConnectionLost
 from trivet.event import Event
 from trivet.limits import Limits
 from trivet.raw import Request, Response, WebSocket
@@ -309,6 +310,21 @@ async def test_the_token_is_in_no_log_and_no_answer(caplog: pytest.LogCaptureFix
         assert text.encode() not in b"".join(answers)
     assert "failed" in caplog.text
     assert TOKEN not in repr(ServerToken(TOKEN))
+
+
+async def test_the_token_is_in_no_error_of_a_client_that_gets_no_answer() -> None:
+    async def connect(host: str, port: int) -> trio.abc.Stream:
+        ours, theirs = trio.testing.memory_stream_pair()
+        await theirs.aclose()
+        return ours
+
+    limits = Limits(connect_timeout=0)
+    async with open_client("http://here:1", token="s3cr-et", limits=limits, connect=connect) as client:
+        client._backend._endpoint = parse_endpoint("http://here:1", "s3cr-et")  # type: ignore[attr-defined]  # as if found
+        for handle in (client.get_or_create("echo", "k"), client.get_for_id("echo", "some-id")):
+            with pytest.raises(ConnectionLost, match="http://here:1/gateway/") as raised:
+                await handle.call("say", "hi")
+            assert "s3cr-et" not in str(raised.value)
 
 
 @pytest.mark.parametrize("token", [None, "s3cret"])

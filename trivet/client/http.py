@@ -1,6 +1,7 @@
 """HTTP requests of a client, over httpcore."""
 
 import math
+import re
 import ssl
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Self, cast
@@ -174,5 +175,5 @@ class HttpClient:
 
 
 def _shown(url: str) -> str:
-    """A URL as an error may show it: a query carries the input of actors."""
-    return url.partition("?")[0]
+    """A URL as an error may show it: a query carries the input of actors, and what follows an @ in a path is a token."""
+    return re.sub(r"@[^/]*", "", url.partition("?")[0])
