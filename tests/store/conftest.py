@@ -8,7 +8,7 @@ import pytest
 from trivet.store import MemoryStore, Store
 from trivet.store.sqlite import SQLiteStore, open_sqlite_store
 from trivet.store.sqlite import file as file_module
-from trivet.testing.store import FaultyStore
+from trivet.testing import FaultyStore
 
 OpenStore: TypeAlias = Callable[[Path], AbstractAsyncContextManager[Store]]
 

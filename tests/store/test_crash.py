@@ -16,7 +16,7 @@ from trivet.store.sqlite import check_sqlite_store, open_sqlite_store
 from trivet.store.sqlite.file import Synchronous
 
 ROOT: Final = Path(__file__).parents[2]
-KILLS: Final = 200 if os.environ.get("TRIVET_LONG") == "1" else 3
+KILLS: Final = 200 if os.environ.get("TRIVET_LONG") == "1" else 2
 
 
 def commit_until_killed(directory: Path, synchronous: Synchronous, lines: int) -> dict[str, int]:
@@ -40,7 +40,7 @@ async def test_after_a_kill_every_acknowledged_commit_is_there_and_each_is_whole
 ) -> None:
     generator = random.Random(synchronous)
     for _ in range(KILLS):
-        acknowledged = commit_until_killed(tmp_path, synchronous, generator.randrange(ACTORS, 600))
+        acknowledged = commit_until_killed(tmp_path, synchronous, generator.randrange(ACTORS, 400))
         assert await check_sqlite_store(tmp_path) == []
         async with open_sqlite_store(tmp_path) as store:
             alarms = {row.actor_id: alarm for row, alarm in await store.due(1e9, 100)}

@@ -6,7 +6,7 @@ import trio.testing
 
 from tests.store.support import row, state, stored_state
 from trivet.store import MemoryStore, StoreError
-from trivet.testing.store import FaultyStore
+from trivet.testing import FaultyStore
 
 
 @pytest.fixture

@@ -217,5 +217,5 @@ def case(machine: type[StoreMachine], examples: int) -> type:
 
 TestMemory = case(machine(memory, in_file=False), 10)
 TestFaulty = case(machine(faulty, in_file=False), 5)
-TestSqlite = case(machine(sqlite, in_file=True), 15)
+TestSqlite = case(machine(sqlite, in_file=True), 10)
 TestSqliteFar = case(machine(sqlite_far, in_file=True), 5)
