@@ -175,5 +175,5 @@ class HttpClient:
 
 
 def _shown(url: str) -> str:
-    """A URL as an error may show it: a query carries the input of actors, and what follows an @ in a path is a token."""
+    """A URL as an error may show it: a query carries the input of actors, and what follows an @ in it is a token."""
     return re.sub(r"@[^/]*", "", url.partition("?")[0])
