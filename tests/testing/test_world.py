@@ -151,6 +151,28 @@ async def test_pieces_of_one_byte_make_whole_messages(autojump_clock: trio.testi
             assert await connection.call(Counter.say, "whole") == "whole"
 
 
+async def test_small_buffers_make_the_server_wait_for_who_does_not_read(autojump_clock: trio.testing.MockClock) -> None:
+    async with World(REGISTRY) as world:
+        slow, quick = await world.client("slow"), await world.client("quick")
+        with pytest.raises(ValueError, match="at least one byte"):
+            slow.link.small_buffers(0)
+        slow.link.small_buffers(200)
+        counter = Counter, "a"
+        async with slow.get_or_create(*counter).connect() as one, quick.get_or_create(*counter).connect() as other:
+            heard: list[str] = []
+            one.on(Counter.said, heard.append)
+            await one.call(Counter.get_count)
+            slow.link.stop_reading()
+            for _ in range(3):
+                await other.call(Counter.say, "x" * 500)
+            await trio.sleep(1)
+            assert slow.link.pending <= 2 * 200  # of each direction
+            slow.link.small_buffers(None)
+            slow.link.resume_reading()
+            await one.call(Counter.get_count)
+            assert heard == ["x" * 500] * 3
+
+
 async def test_nothing_connects_over_a_link_that_is_down(autojump_clock: trio.testing.MockClock) -> None:
     async with World(REGISTRY) as world:
         client = await world.client()

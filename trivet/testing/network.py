@@ -65,7 +65,7 @@ class _Way:
 
     async def wait_for_room(self) -> None:
         self.check_sendable()
-        while self.pending >= BUFFER:
+        while self.pending >= self._link.buffer:
             await self._room.park()
             self.check_sendable()
 
@@ -74,7 +74,7 @@ class _Way:
         self.check_sendable()
         while data and not self.silent:
             await self.wait_for_room()
-            piece = min(BUFFER - self.pending, len(data), self._link.piece)
+            piece = min(self._link.buffer - self.pending, len(data), self._link.piece)
             self._put(bytes(data[:piece]))
             data = data[piece:]
             if data and self._link.piece < BUFFER:
@@ -197,6 +197,7 @@ class Link:
         self.latency = 0.0
         self.rate = math.inf
         self.piece = BUFFER
+        self.buffer = BUFFER
         self.reading_stopped = False
         self.is_down = False
         self._streams: dict[MemoryStream, tuple[_Way, _Way]] = {}
@@ -251,6 +252,15 @@ class Link:
         if max_bytes is not None and max_bytes < 1:
             raise ValueError("a piece has at least one byte")
         self.piece = BUFFER if max_bytes is None else min(max_bytes, BUFFER)
+
+    def small_buffers(self, max_bytes: int | None) -> None:
+        """Let no more than `max_bytes` be on their way in each direction of a stream, so that a sender soon has to wait
+        for who does not read. None: 64 KiB, the default.
+        """
+        if max_bytes is not None and max_bytes < 1:
+            raise ValueError("a buffer has room for at least one byte")
+        self.buffer = BUFFER if max_bytes is None else max_bytes
+        self._wake()
 
     def down(self) -> None:
         """Break every open stream, and let no new one be opened until `up`: connecting raises OSError."""
