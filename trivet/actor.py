@@ -68,7 +68,9 @@ class Options:
     nobody sees an effect before it is saved. "interval": within a second of the change, whoever has seen it. "none":
     when the actor goes to sleep, and where it calls `save`. `state_version` counts up with each change of the state's
     class that `on_migrate` sees to. `sleep_after` seconds without anything to do the actor goes to sleep (math.inf:
-    never); any connection keeps it awake, unless `sleep_with_connections`.
+    never); any connection keeps it awake, unless `sleep_with_connections`. `shutdown_grace` seconds after the actor was
+    asked to sleep or end, what has not finished is cut off (default, and at most at a stop of the server: that of
+    Limits).
 
     Raises ValueError for a number that is not above 0, and for another durability.
     """
@@ -83,6 +85,7 @@ class Options:
     state_version: int | None = attrs.field(default=None, validator=_positive)
     sleep_after: float | None = attrs.field(default=None, validator=_positive)
     sleep_with_connections: bool | None = None
+    shutdown_grace: float | None = attrs.field(default=None, validator=_positive)
 
     def over(self, defaults: "Options") -> "Options":
         """These options, with the gaps filled from `defaults`."""

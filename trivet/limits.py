@@ -95,7 +95,7 @@ class Limits:
     held_bytes: int = 16 * MIB
     """Bytes of one actor's events that wait for the store: `actor.overloaded` in the emitter."""
     shutdown_grace: float = 15.0
-    """From the request to stop to the end of everything."""
+    """From the request to stop to the end of everything. The default of `Options.shutdown_grace`."""
     outbox_soft_messages: int = 1024
     outbox_soft_bytes: int = MIB
     """More than either waiting after a flush, for `outbox_soft_time` without falling below: 1013 too slow."""

@@ -45,6 +45,10 @@ class Counter(Actor[Sum]):
         self.broadcast(self.added, self.state.value)
         return self.state.value
 
+    @action(concurrent=True)
+    def add_beside(self, n: int) -> int:
+        return self.add(n)
+
     @action
     def peek(self) -> int:
         return self.state.value
@@ -213,7 +217,7 @@ async def test_a_reader_waits_for_the_change_that_it_has_seen() -> None:
             assert reader.answer(look) == 1
 
 
-@pytest.mark.parametrize("way", ["call", "fetch", "init"])
+@pytest.mark.parametrize("way", ["call", "concurrent call", "fetch", "init"])
 async def test_every_way_out_is_gated(way: str) -> None:
     store = faulty()
     async with hosting(store) as host:
@@ -224,6 +228,8 @@ async def test_every_way_out_is_gated(way: str) -> None:
         async def use() -> None:
             if way == "call":
                 out.append(await instance.call("add", [1], request=REQUEST))
+            elif way == "concurrent call":
+                out.append(await instance.call("addBeside", [1], request=REQUEST))
             elif way == "fetch":
                 out.append((await instance.fetch(REQUEST)).text())
             else:
@@ -235,7 +241,7 @@ async def test_every_way_out_is_gated(way: str) -> None:
             await settled()
             assert out == []
             store.release()
-        assert out == [{"call": 1, "fetch": "1", "init": 1}[way]]
+        assert out == [{"call": 1, "concurrent call": 1, "fetch": "1", "init": 1}[way]]
 
 
 async def test_a_call_of_another_actor_waits_too() -> None:

@@ -1,8 +1,9 @@
 """Sleep: when an actor goes to sleep, what it leaves, who wakes it, and what its connections see of that."""
 
 import math
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import ClassVar
 
 import attrs
@@ -123,6 +124,39 @@ class Awake(Actor):
     options = Options(sleep_after=math.inf)
 
 
+class Hasty(Actor[list[str]]):
+    options = Options(shutdown_grace=4)
+
+    def create_state(self, input: object) -> list[str]:
+        return []
+
+    @action(concurrent=True)
+    async def long(self, seconds: float) -> None:
+        self.state.append("begun")
+        await trio.sleep(seconds)
+        self.state.append("done")
+
+    @action
+    async def serial(self, seconds: float) -> None:
+        await self.long(seconds)
+
+    async def on_request(self, request: Request) -> Response:
+        await self.long(20)
+        return Response("")
+
+    @action
+    def history(self) -> list[str]:
+        return self.state
+
+    @action(concurrent=True)
+    def go_to_sleep(self) -> None:
+        self.sleep()
+
+
+class Patient(Hasty):
+    options = Options(shutdown_grace=100)
+
+
 class Light(Actor[Counts]):
     options = Options(sleep_after=10, sleep_with_connections=True)
     tick = Event(int)
@@ -136,7 +170,7 @@ class Light(Actor[Counts]):
         return self.state.wakes
 
 
-REGISTRY = Registry(Sleeper, Busy, Awake, Light)
+REGISTRY = Registry(Sleeper, Busy, Awake, Light, Hasty, Patient)
 
 
 @asynccontextmanager
@@ -324,6 +358,56 @@ async def test_sleep_takes_no_longer_than_the_grace(autojump_clock: trio.abc.Clo
         began = trio.current_time()
         assert await call(host, "both") == [0, 0]
         assert trio.current_time() - began == pytest.approx(7)
+
+
+async def error_of(awaitable: Awaitable[object], errors: list[str]) -> None:
+    with pytest.raises(PublicError) as caught:
+        await awaitable
+    errors.append(f"{caught.value.group}.{caught.value.code}")
+
+
+@pytest.mark.parametrize("way", ["long", "serial", "fetch"])
+async def test_what_is_cut_off_is_answered_so_and_not_begun_again(way: str, autojump_clock: trio.abc.Clock) -> None:
+    async with hosting(limits=Limits(close_timeout=1)) as host:
+        instance = await sleeper(host, "hasty")
+        errors: list[str] = []
+        async with trio.open_nursery() as nursery:
+            began = trio.current_time()
+            asked = instance.fetch(REQUEST) if way == "fetch" else instance.call(way, [20], request=REQUEST)
+            nursery.start_soon(error_of, asked, errors)
+            await settled()
+            await instance.call("goToSleep", [], request=REQUEST)
+            assert await (await sleeper(host, "hasty")).call("history", [], request=REQUEST) == ["begun"]
+            assert trio.current_time() - began == pytest.approx(3)
+        assert errors == ["actor.shutdown_timeout"]
+        assert trio.current_time() - began == pytest.approx(3)
+
+
+async def test_an_actor_may_have_more_grace_than_the_server(autojump_clock: trio.abc.Clock) -> None:
+    async with hosting(limits=Limits(shutdown_grace=8, close_timeout=1)) as host, trio.open_nursery() as nursery:
+        instance = await sleeper(host, "patient")
+        nursery.start_soon(partial(instance.call, "long", [50], request=REQUEST))
+        await settled()
+        await instance.call("goToSleep", [], request=REQUEST)
+        assert await instance.call("history", [], request=REQUEST) == ["begun", "done"]
+
+
+async def test_no_grace_is_longer_than_that_of_a_server_that_stops(autojump_clock: trio.abc.Clock) -> None:
+    store = MemoryStore(durable=True)
+    async with hosting(store, Limits(shutdown_grace=8, close_timeout=1)) as host, trio.open_nursery() as nursery:
+        instances = [(await host.get_or_create("default", "patient", (key,)))[0] for key in ("tired", "awake")]
+        errors: list[str] = []
+        for instance in instances:
+            nursery.start_soon(error_of, instance.call("long", [50], request=REQUEST), errors)
+        await settled()
+        await instances[0].call("goToSleep", [], request=REQUEST)
+        began = trio.current_time()
+        await host.stop()
+        assert trio.current_time() - began == pytest.approx(7)
+    for instance in instances:
+        stored = await store.load(instance.actor_id)
+        assert stored is not None
+        assert stored.state == b'["begun"]'
 
 
 async def test_connections_that_died_with_their_process_are_seen_off_at_the_next_wake() -> None:

@@ -40,6 +40,11 @@ def stopping() -> PublicError:
     return PublicError("actor", "stopping", "The actor is stopping.")
 
 
+def cut_off() -> PublicError:
+    """A call that had begun was not done in time. Clients call again after `stopping`: not after this."""
+    return PublicError("actor", "shutdown_timeout", "The actor was shut down before this was done.")
+
+
 class NextLife(PublicError):
     """The actor goes to sleep or restarts: what is asked of it now is for its next life."""
 

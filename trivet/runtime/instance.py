@@ -389,7 +389,7 @@ class Instance:
             try:
                 await noticing_suspension(job.run(), self._turn_waits)
             except BaseException:
-                job.fail(self.end_error())
+                job.fail(self.cut_error())
                 raise
             finally:
                 hold.active = False
@@ -403,19 +403,29 @@ class Instance:
     # -- the end of a life --------------------------------------------------------------------------------------------
 
     def request_end(self, goal: Goal) -> None:
-        """Take no new work, finish what had arrived, end. Within `shutdown_grace`, then by cancellation."""
+        """Take no new work, finish what had arrived, end. Within the grace, then by cancellation."""
         if self.phase in (Phase.ASLEEP, Phase.GONE):
             return
         self.lifecycle.aim(goal)
+        if self.phase is Phase.STARTING:
+            return  # it ends once it has started
         if self.phase is Phase.RUNNING:
             self.lifecycle.move(Phase.DRAINING)
             self.schedules.stop()
             self._inbox.nudge()
-            assert self._nursery is not None
-            limits = self.host.limits
-            # The last part of the grace is for telling those whose work was cut off.
-            telling = min(limits.close_timeout, limits.shutdown_grace / 2)
-            self._nursery.cancel_scope.deadline = trio.current_time() + limits.shutdown_grace - telling
+        assert self._nursery is not None
+        # The last part of the grace is for telling those whose work was cut off.
+        telling = min(self.host.limits.close_timeout, self._grace / 2)
+        scope = self._nursery.cancel_scope
+        scope.deadline = min(scope.deadline, trio.current_time() + self._grace - telling)
+
+    @property
+    def _grace(self) -> float:
+        """The seconds from the request to end to the end."""
+        limit, own = self.host.limits.shutdown_grace, self.definition.options.shutdown_grace
+        if own is None:
+            return limit
+        return min(own, limit) if self.host.stopping else own
 
     def request_destroy(self) -> None:
         """`self.destroy()`."""
@@ -457,7 +467,7 @@ class Instance:
         if hook in self.definition.hooks:
             try:
                 with self.caused_by(None):
-                    await with_timeout(self.host.limits.shutdown_grace, hook, getattr(self.actor, hook))
+                    await with_timeout(self._grace, hook, getattr(self.actor, hook))
             except Exception as exc:
                 self.report(exc, hook, None)
         self._end_sockets()
@@ -527,6 +537,12 @@ class Instance:
         if self.lifecycle.goal is Goal.RESTART:
             return answers.save_failed() if self.saver.failed else answers.stopping()
         return self.refusal()
+
+    def cut_error(self) -> PublicError:
+        """What is answered to work that this life had begun, and was cut off from."""
+        if self.lifecycle.goal in (Goal.SLEEP, Goal.DESTROY):
+            return answers.cut_off()
+        return self.end_error()
 
     @property
     def _is_waited_for(self) -> bool:
@@ -625,8 +641,9 @@ class Instance:
     async def _run_concurrently(self, job: ActionJob | StatelessJob) -> None:
         try:
             await job.run_concurrently()
-        finally:
-            job.fail(self.end_error())  # does nothing to one that is answered
+        except BaseException:
+            job.fail(self.cut_error())
+            raise
 
     def run_scheduled(self, entry: Schedule) -> None:
         """An action is due."""

@@ -97,7 +97,7 @@ async def _serve(
         except WebSocketClosed:
             pass  # the handler has read or written to the end
         except trio.Cancelled:
-            failure.append(answers.save_failed() if instance.saver.failed else answers.stopping())
+            failure.append(instance.cut_error())
             raise
         except Exception as exc:
             failure.append(instance.public(exc, where, conn))
