@@ -5,9 +5,9 @@ import math
 import attrs
 import trio
 
-from trivet import Actor, Request, Response, WebSocket, action
+from trivet import Actor, Options, Request, Response, WebSocket, action
 
-from .support import Json, not_supported, now_ms
+from .support import Json, ValueState, not_supported, now_ms
 
 
 @attrs.define
@@ -57,8 +57,9 @@ class DestroyActor(Actor[DestroyState]):
             pass
 
     @action
-    def set_value(self, value: int) -> int:
+    async def set_value(self, value: int) -> int:
         self.state.value = value
+        await self.save()
         return value
 
     @action
@@ -142,6 +143,8 @@ class LifecycleEvents:
 
 
 class LifecycleObserver(Actor[LifecycleEvents]):
+    options = Options(sleep_after=math.inf)
+
     @action
     def record_event(self, event: LifecycleEvent) -> None:
         self.state.events.append(StampedLifecycleEvent(event.actor_key, event.event, now_ms()))
@@ -214,6 +217,32 @@ class SaveStateObserver(Actor[Phases]):
         self.state.phases.pop(key, None)
 
 
+class SaveStateActor(Actor[ValueState]):
+    options = Options(concurrent=True)
+
+    @action
+    def get_value(self) -> int:
+        return self.state.value
+
+    @action
+    async def save_immediate_and_block(self, value: int) -> None:
+        self.state.value = value
+        await self.save()
+        await self._record("immediate")
+        await trio.sleep_forever()
+
+    @action
+    async def save_deferred_and_block(self, value: int, max_wait: int) -> None:
+        # What changes is saved in time by itself: no later than the call that tells of it.
+        self.state.value = value
+        await self._record("deferred")
+        await trio.sleep_forever()
+
+    async def _record(self, phase: str) -> None:
+        observer = self.client().get_or_create(SaveStateObserver, ["observer"])
+        await observer.call(SaveStateObserver.record_phase, "/".join(self.key), phase)
+
+
 ACTORS = (
     DestroyObserver,
     DestroyActor,
@@ -221,4 +250,5 @@ ACTORS = (
     LifecycleObserver,
     StartStopRaceActor,
     SaveStateObserver,
+    SaveStateActor,
 )

@@ -5,9 +5,9 @@ from urllib.parse import urlsplit
 import attrs
 import trio
 
-from trivet import Actor, WebSocket, action
+from trivet import Actor, Options, WebSocket, action
 
-from .support import Json, NoState, dump, not_supported, now_ms, parse
+from .support import Json, NoState, dump, now_ms, parse
 
 
 @attrs.define
@@ -24,6 +24,8 @@ class Stats:
 
 
 class RawWebSocketActor(Actor[RawWebSocketState]):
+    options = Options(sleep_after=0.25)
+
     async def on_websocket(self, websocket: WebSocket) -> None:
         self.state.connection_count += 1
         try:
@@ -55,12 +57,20 @@ class RawWebSocketActor(Actor[RawWebSocketState]):
                 return dump(type="indexedAckProbe", rivetMessageIndex=None, payloadSize=size)
             case "getIndexedMessageOrder":
                 return dump(type="indexedMessageOrder", order=state.indexed_message_order)
+            case "scheduleSleep":
+                self.start_soon(self._sleep_soon)
+                return dump(type="sleepScheduled")
             case _:
                 return message
 
+    async def _sleep_soon(self) -> None:
+        await trio.sleep(0.025)
+        self.sleep()
+
     @action
     def trigger_sleep(self) -> bool:
-        raise not_supported("Sleep")
+        self.sleep()
+        return True
 
     @action
     def get_stats(self) -> Stats:
@@ -86,6 +96,8 @@ class OpenCount:
 
 
 class RawWebSocketAsyncOpenActor(Actor[OpenCount]):
+    options = Options(shutdown_grace=2)
+
     async def on_websocket(self, websocket: WebSocket) -> None:
         self.state.open_count += 1
         await trio.sleep(0.01)

@@ -2,7 +2,22 @@
 
 from trivet import Registry
 
-from . import access, actions, conn_state, counters, errors, lifecycle, raw_http, raw_websocket, run, sleep, state
+from . import (
+    access,
+    actions,
+    conn_state,
+    counters,
+    errors,
+    hibernation,
+    lifecycle,
+    raw_http,
+    raw_websocket,
+    run,
+    schedules,
+    sleep,
+    sleep_websocket,
+    state,
+)
 
 registry = Registry(
     *counters.ACTORS,
@@ -16,4 +31,7 @@ registry = Registry(
     *lifecycle.ACTORS,
     *run.ACTORS,
     *sleep.ACTORS,
+    *sleep_websocket.ACTORS,
+    *hibernation.ACTORS,
+    *schedules.ACTORS,
 )

@@ -3,7 +3,7 @@
 import attrs
 import trio
 
-from trivet import Actor, action
+from trivet import Actor, Options, action
 
 from .lifecycle import LifecycleEvent, LifecycleObserver
 from .support import Json, not_supported, now_ms
@@ -18,6 +18,8 @@ class TickState:
 
 
 class RunWithTicks(Actor[TickState]):
+    options = Options(sleep_after=1)
+
     async def run(self) -> None:
         self.state.run_started = True
         try:
@@ -41,6 +43,8 @@ class ConsumerState:
 
 
 class RunWithQueueConsumer(Actor[ConsumerState]):
+    options = Options(sleep_after=1)
+
     def on_wake(self) -> None:
         self.state.wake_count += 1
 
@@ -63,6 +67,8 @@ class ExitState:
 
 
 class RunWithEarlyExit(Actor[ExitState]):
+    options = Options(sleep_after=1)
+
     def on_wake(self) -> None:
         self.state.wake_count += 1
 
@@ -71,13 +77,17 @@ class RunWithEarlyExit(Actor[ExitState]):
         await trio.sleep(0.2)
         self.state.run_exited = True
 
+    async def on_sleep(self) -> None:
+        self.state.sleep_count += 1
+        await self._record("sleep")
+
     async def on_destroy(self) -> None:
         self.state.destroy_called = True
+        await self._record("destroy")
+
+    async def _record(self, event: str) -> None:
         observer = self.client().get_or_create(LifecycleObserver, ["run-with-early-exit"])
-        await observer.call(
-            LifecycleObserver.record_event,
-            LifecycleEvent(self.actor_id, "destroy"),
-        )
+        await observer.call(LifecycleObserver.record_event, LifecycleEvent(self.actor_id, event))
 
     @action
     def get_state(self) -> ExitState:
@@ -89,6 +99,8 @@ class RunWithEarlyExit(Actor[ExitState]):
 
 
 class RunWithError(Actor[ExitState]):
+    options = Options(sleep_after=1)
+
     def on_wake(self) -> None:
         self.state.wake_count += 1
 
@@ -97,6 +109,9 @@ class RunWithError(Actor[ExitState]):
         await trio.sleep(0.2)
         self.state.run_exited = True
         raise RuntimeError("intentional error in run handler")
+
+    def on_sleep(self) -> None:
+        self.state.sleep_count += 1
 
     def on_destroy(self) -> None:
         self.state.destroy_called = True
@@ -111,12 +126,43 @@ class RunWithError(Actor[ExitState]):
 
 
 @attrs.define
+class SelfSleepState:
+    run_count: int = 0
+    wake_count: int = 0
+    sleep_count: int = 0
+    marker: str = "new"
+
+
+class RunSelfInitiatedSleep(Actor[SelfSleepState]):
+    options = Options(sleep_after=1)
+
+    def on_wake(self) -> None:
+        self.state.wake_count += 1
+
+    def run(self) -> None:
+        self.state.run_count += 1
+        if self.state.run_count == 1:
+            self.state.marker = "sleep-requested"
+            self.sleep()
+
+    def on_sleep(self) -> None:
+        self.state.sleep_count += 1
+        self.state.marker = "slept"
+
+    @action
+    def get_state(self) -> SelfSleepState:
+        return self.state
+
+
+@attrs.define
 class SelfDestroyState:
     run_count: int = 0
     destroy_requested: bool = False
 
 
 class RunSelfInitiatedDestroy(Actor[SelfDestroyState]):
+    options = Options(sleep_after=1)
+
     def run(self) -> None:
         self.state.run_count += 1
         if not self.state.destroy_requested:
@@ -142,6 +188,8 @@ class StubbornState:
 
 
 class RunIgnoresAbortStopTimeout(Actor[StubbornState]):
+    options = Options(sleep_after=0.05, shutdown_grace=0.1)
+
     def on_wake(self) -> None:
         self.state.wake_count += 1
 
@@ -168,6 +216,8 @@ class WakeState:
 
 
 class RunWithoutHandler(Actor[WakeState]):
+    options = Options(sleep_after=1)
+
     def on_wake(self) -> None:
         self.state.wake_count += 1
 
@@ -181,6 +231,7 @@ ACTORS = (
     RunWithQueueConsumer,
     RunWithEarlyExit,
     RunWithError,
+    RunSelfInitiatedSleep,
     RunSelfInitiatedDestroy,
     RunIgnoresAbortStopTimeout,
     RunWithoutHandler,

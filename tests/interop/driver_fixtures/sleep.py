@@ -1,46 +1,37 @@
-"""Actors that the suite puts to sleep: here what works without sleeping."""
+"""Actors that sleep: idle, asked to, held off by their work, and woken by their schedules."""
+
+import math
 
 import attrs
 import trio
 
-from trivet import Actor, Conn, Event, Options, Request, Response, WebSocket, action
+from trivet import Actor, Event, Options, Request, Response, WebSocket, action
 
-from .support import dump, not_supported, parse
-
-
-@attrs.define
-class Counts:
-    start_count: int = 0
-    sleep_count: int = 0
+from .support import CountingActor, Counts, SleepyActor, dump
 
 
-class Sleep(Actor[Counts]):
-    def on_wake(self) -> None:
-        self.state.start_count += 1
-
-    @action
-    def trigger_sleep(self) -> None:
-        raise not_supported("Sleep")
+class Sleep(SleepyActor[Counts]):
+    options = Options(sleep_after=1)
 
     @action
     def get_counts(self) -> Counts:
         return self.state
 
     @action
-    def set_alarm(self, duration: int) -> None:
-        raise not_supported("A schedule")
+    def set_alarm(self, duration: float) -> None:
+        self.schedule.after(duration / 1000, Sleep.on_alarm)
 
     @action
     def on_alarm(self) -> None:
         pass
 
 
-class SleepWithLongRpc(Actor[Counts]):
-    options = Options(concurrent=True)
+class SleepWithLongRpc(CountingActor[Counts]):
+    options = Options(sleep_after=1, concurrent=True)
     waiting = Event()
 
     def on_wake(self) -> None:
-        self.state.start_count += 1
+        super().on_wake()
         self.finished = trio.Event()
 
     @action
@@ -62,9 +53,8 @@ class RequestCounts(Counts):
     request_count: int = 0
 
 
-class SleepWithRawHttp(Actor[RequestCounts]):
-    def on_wake(self) -> None:
-        self.state.start_count += 1
+class SleepWithRawHttp(CountingActor[RequestCounts]):
+    options = Options(sleep_after=1)
 
     async def on_request(self, request: Request) -> Response:
         if request.path != "/long-request":
@@ -78,40 +68,119 @@ class SleepWithRawHttp(Actor[RequestCounts]):
         return self.state
 
 
-@attrs.define
-class ConnectionCounts(Counts):
-    connection_count: int = 0
-
-
-class SleepWithRawWebSocket(Actor[ConnectionCounts]):
-    def on_wake(self) -> None:
-        self.state.start_count += 1
-
-    async def on_websocket(self, websocket: WebSocket) -> None:
-        self.state.connection_count += 1
-        try:
-            await websocket.send(dump(type="connected", connectionCount=self.state.connection_count))
-            async for message in websocket:
-                match parse(message).get("type"):
-                    case "getCounts":
-                        await websocket.send(dump(type="counts", **self._counts()))
-                    case "keepAlive":
-                        await websocket.send(dump(type="ack"))
-                    case _:
-                        pass
-        finally:
-            self.state.connection_count -= 1
-
-    def _counts(self) -> dict[str, int]:
-        state = self.state
-        return {
-            "startCount": state.start_count,
-            "sleepCount": state.sleep_count,
-            "connectionCount": state.connection_count,
-        }
+class SleepWithNoSleepOption(CountingActor[Counts]):
+    options = Options(sleep_after=math.inf)
 
     @action
-    def get_counts(self) -> ConnectionCounts:
+    def get_counts(self) -> Counts:
+        return self.state
+
+
+@attrs.define
+class MessageCounts(Counts):
+    wait_until_message_count: int = 0
+
+
+class SleepWithWaitUntilMessage(CountingActor[MessageCounts]):
+    options = Options(sleep_after=1)
+    sleeping = Event(Counts)
+
+    @action
+    def trigger_sleep(self) -> None:
+        self.wait_until(self._tell)
+        self.sleep()
+
+    async def _tell(self) -> None:
+        await trio.sleep(0.01)
+        self.state.wait_until_message_count += 1
+        self.conn.send(self.sleeping, Counts(self.state.start_count, self.state.sleep_count))
+
+    @action
+    def get_counts(self) -> MessageCounts:
+        return self.state
+
+
+@attrs.define
+class WaitUntilStatus(Counts):
+    wait_until_called: bool = False
+    wait_until_completed: bool = False
+
+
+class SleepWithWaitUntilInOnWake(SleepyActor[WaitUntilStatus]):
+    options = Options(sleep_after=1)
+
+    def on_wake(self) -> None:
+        super().on_wake()
+        self.wait_until(self._complete)
+        self.state.wait_until_called = True
+
+    async def _complete(self) -> None:
+        await trio.lowlevel.checkpoint()
+        self.state.wait_until_completed = True
+
+    @action
+    def get_status(self) -> WaitUntilStatus:
+        return self.state
+
+
+@attrs.define
+class GraceStatus(Counts):
+    wait_until_started: int = 0
+
+
+class SleepWaitUntilVarsDuringGrace(SleepyActor[GraceStatus]):
+    options = Options(sleep_after=0.1, shutdown_grace=1)
+    dirty = False
+
+    async def on_sleep(self) -> None:
+        await super().on_sleep()
+        self.wait_until(self._soil)
+
+    async def _soil(self) -> None:
+        self.state.wait_until_started += 1
+        await trio.sleep(0.15)
+        self.dirty = True
+
+    @action
+    def get_status(self) -> GraceStatus:
+        return self.state
+
+
+@attrs.define
+class AbortStatus(Counts):
+    abort_vars_seen_per_wake: list[str] = attrs.field(factory=list[str])
+
+
+class SleepAbortListenerVarsActor(SleepyActor[AbortStatus]):
+    """What the suite calls an abort listener is, in Trio, what background work does when it is cancelled."""
+
+    options = Options(sleep_after=1)
+    is_stopping = False
+
+    def on_wake(self) -> None:
+        self.state.abort_vars_seen_per_wake.append("unset")
+        self.start_soon(self._note_stop, self.state.start_count)
+        super().on_wake()
+
+    async def _note_stop(self, index: int) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            self.is_stopping = True
+            self.state.abort_vars_seen_per_wake[index] = "object"
+
+    async def on_sleep(self) -> None:
+        await super().on_sleep()
+        for _ in range(5):
+            await trio.lowlevel.checkpoint()
+
+    async def on_websocket(self, websocket: WebSocket) -> None:
+        await websocket.send(dump(type="connected"))
+        async for _ in websocket:
+            pass
+
+    @action
+    def get_status(self) -> AbortStatus:
         return self.state
 
 
@@ -121,36 +190,36 @@ class ProbeState:
 
 
 class CounterWaitUntilProbe(Actor[ProbeState]):
-    """What the suite calls `waitUntil` is background work of the actor, and `keepAwake` work that is awaited."""
-
     @action
     def trigger_wait_until_void(self) -> int:
         self.state.count += 1
-        self.start_soon(trio.lowlevel.checkpoint)
+        self.wait_until(trio.lowlevel.checkpoint)
         return self.state.count
 
     @action
     def trigger_wait_until_with_value(self) -> int:
         self.state.count += 1
-        self.start_soon(_ok)
+        self.wait_until(_ok)
         return self.state.count
 
     @action
     def trigger_wait_until_reject_void(self) -> int:
         self.state.count += 1
-        self.start_soon(_fail)
+        self.wait_until(_fail)
         return self.state.count
 
     @action
     async def trigger_keep_awake_void(self) -> int:
         self.state.count += 1
-        await trio.lowlevel.checkpoint()
+        with self.keep_awake():
+            await trio.lowlevel.checkpoint()
         return self.state.count
 
     @action
     async def trigger_keep_awake_with_value(self) -> int:
         self.state.count += 1
-        await _ok()
+        with self.keep_awake():
+            await _ok()
         return self.state.count
 
     @action
@@ -167,15 +236,6 @@ async def _fail() -> None:
     raise RuntimeError("reject-with-error-ok")
 
 
-class SleepWithNoSleepOption(Actor[Counts]):
-    def on_wake(self) -> None:
-        self.state.start_count += 1
-
-    @action
-    def get_counts(self) -> Counts:
-        return self.state
-
-
 @attrs.define
 class LabelledCount:
     count: int = 0
@@ -183,6 +243,8 @@ class LabelledCount:
 
 
 class StateZodCoercionActor(Actor[LabelledCount]):
+    options = Options(sleep_after=0.1)
+
     @action
     def get_state(self) -> LabelledCount:
         return self.state
@@ -197,75 +259,18 @@ class StateZodCoercionActor(Actor[LabelledCount]):
 
     @action
     def trigger_sleep(self) -> None:
-        raise not_supported("Sleep")
-
-
-@attrs.define
-class HibernationState:
-    sleep_count: int = 0
-    wake_count: int = 0
-
-
-@attrs.define
-class HibernationConn:
-    count: int = 0
-    connect_count: int = 0
-    disconnect_count: int = 0
-
-
-@attrs.frozen
-class ConnLifecycleCounts:
-    connect_count: int
-    disconnect_count: int
-
-
-class HibernationActor(Actor[HibernationState, HibernationConn]):
-    def on_wake(self) -> None:
-        self.state.wake_count += 1
-
-    def on_connect(self, conn: Conn[HibernationConn, object]) -> None:
-        conn.state.connect_count += 1
-
-    def on_disconnect(self, conn: Conn[HibernationConn, object]) -> None:
-        conn.state.disconnect_count += 1
-
-    @action
-    def ping(self) -> str:
-        return "pong"
-
-    @action
-    def conn_increment(self) -> int:
-        self.conn.state.count += 1
-        return self.conn.state.count
-
-    @action
-    def get_conn_count(self) -> int:
-        return self.conn.state.count
-
-    @action
-    def get_conn_lifecycle_counts(self) -> ConnLifecycleCounts:
-        return ConnLifecycleCounts(self.conn.state.connect_count, self.conn.state.disconnect_count)
-
-    @action
-    def get_connection_ids(self) -> list[str]:
-        return list(self.conns)
-
-    @action
-    def get_actor_counts(self) -> HibernationState:
-        return self.state
-
-    @action
-    def trigger_sleep(self) -> None:
-        raise not_supported("Sleep")
+        self.sleep()
 
 
 ACTORS = (
     Sleep,
     SleepWithLongRpc,
     SleepWithRawHttp,
-    SleepWithRawWebSocket,
-    CounterWaitUntilProbe,
     SleepWithNoSleepOption,
+    SleepWithWaitUntilMessage,
+    SleepWithWaitUntilInOnWake,
+    SleepWaitUntilVarsDuringGrace,
+    SleepAbortListenerVarsActor,
+    CounterWaitUntilProbe,
     StateZodCoercionActor,
-    HibernationActor,
 )

@@ -2,11 +2,12 @@
 
 import json
 import time
-from typing import Any, TypeAlias, cast
+from typing import Any, Generic, TypeAlias, TypeVar, cast
 
 import attrs
+import trio
 
-from trivet import PublicError, UserError
+from trivet import Actor, PublicError, UserError, action
 
 Json: TypeAlias = Any
 """Data that the suite itself leaves untyped: it travels as it is."""
@@ -20,6 +21,34 @@ class ValueState:
 @attrs.define
 class NoState:
     """State with nothing in it, for connections and actors of which only the existence matters."""
+
+
+@attrs.define
+class Counts:
+    start_count: int = 0
+    sleep_count: int = 0
+
+
+C = TypeVar("C", bound=Counts)
+
+
+class CountingActor(Actor[C], Generic[C]):
+    """It counts how often it wakes and goes to sleep."""
+
+    def on_wake(self) -> None:
+        self.state.start_count += 1
+
+    async def on_sleep(self) -> None:
+        self.state.sleep_count += 1
+        await trio.lowlevel.checkpoint()
+
+
+class SleepyActor(CountingActor[C], Generic[C]):
+    """It can be told to go to sleep, too."""
+
+    @action
+    def trigger_sleep(self) -> None:
+        self.sleep()
 
 
 def now_ms() -> int:
