@@ -9,8 +9,9 @@ import trio
 
 from tests.runtime.support import FORMAT, FakeTransport, settled
 from trivet import Limits
+from trivet.runtime.backlog import Backlog
 from trivet.runtime.flush import Flusher, FlushTask
-from trivet.runtime.outbox import Backlog, Outbox
+from trivet.runtime.outbox import Outbox
 from trivet.runtime.scope import TaskScope
 from trivet.runtime.timers import Timers
 

@@ -15,10 +15,11 @@ from trivet.protocol.messages import Event as EventMessage
 from trivet.protocol.values import Value
 from trivet.runtime import answers
 from trivet.runtime.audience import Audience
+from trivet.runtime.backlog import Backlog
 from trivet.runtime.connection import Conn
 from trivet.runtime.flush import Flusher
 from trivet.runtime.frames import Droppable
-from trivet.runtime.outbox import Backlog, Outbox
+from trivet.runtime.outbox import Outbox
 from trivet.runtime.transport import Format
 
 if TYPE_CHECKING:

@@ -18,10 +18,10 @@ from trivet.protocol.values import UNDEFINED, Value
 from trivet.registry import Registry, check_registry
 from trivet.runtime import answers
 from trivet.runtime.alarms import AlarmClock
+from trivet.runtime.backlog import Backlog
 from trivet.runtime.flush import FlushTask
 from trivet.runtime.instance import Instance
 from trivet.runtime.lifecycle import Goal, Phase
-from trivet.runtime.outbox import Backlog
 from trivet.runtime.session import Session
 from trivet.runtime.timers import Timers
 from trivet.store import ActorRow, MemoryStore, Store

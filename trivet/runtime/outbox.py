@@ -7,27 +7,25 @@ gathered for it in one non-blocking send, and a writer task is started only for 
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 import attrs
 import trio
 from trio.abc import SendChannel
 
-from trivet.limits import KIB, Limits
 from trivet.runtime.audience import FLUSH_AT
+from trivet.runtime.backlog import Backlog
 from trivet.runtime.flush import Flusher
-from trivet.runtime.frames import Control, Droppable, Dropped
+from trivet.runtime.frames import Control, Droppable
 from trivet.runtime.logs import logger
+from trivet.runtime.queue import CHUNK, FrameQueue
 from trivet.runtime.scope import TaskScope
 from trivet.runtime.timers import TimerHandle, Timers
 from trivet.runtime.transport import BROKEN, Format, Transport
 
 if TYPE_CHECKING:
     from trivet.runtime.audience import Audience
-
-# One send carries at most about so much: more would hold the loop in the kernel, less would cost system calls.
-_CHUNK: Final = 256 * KIB
 
 
 @attrs.frozen
@@ -45,30 +43,7 @@ class OutboxStatistics:
     dropped: int = 0
 
 
-class Backlog:
-    """What all outboxes of a host hold back after their flushes, and who holds most of it."""
-
-    def __init__(self, limits: Limits) -> None:
-        self.limits = limits
-        self.bytes = 0
-        self.outboxes: dict[Outbox, None] = {}
-        self.dropped = 0
-        """Events that were dropped by their policy, since the start."""
-        self.ended = 0
-        """Connections that were ended for their slowness, since the start."""
-
-    def update(self, outbox: "Outbox", change: int) -> None:
-        """Account for a change; above the limit, end the largest connections until it holds again."""
-        self.bytes += change
-        while self.bytes > self.limits.outbox_total_bytes:
-            # Those that end already keep only what could not be dropped.
-            live = [box for box in self.outboxes if not box.closing]
-            if not live:
-                break
-            max(live, key=lambda box: box.backlog).too_slow()
-
-
-class Outbox(SendChannel[bytes]):
+class Outbox(FrameQueue, SendChannel[bytes]):
     """A bounded send channel of complete frames.
 
     `put` never waits and never fails for a live connection; the bounds are judged after a flush, so that a burst
@@ -83,34 +58,20 @@ class Outbox(SendChannel[bytes]):
     __slots__ = (
         "__weakref__",
         "_acknowledged",
-        "_backlog",
         "_claimed",
         "_closing",
-        "_dirty",
-        "_droppable",
-        "_dropped",
-        "_dropped_frame",
         "_ever_sent",
-        "_flusher",
-        "_head_sent",
-        "_in_flight",
-        "_limits",
         "_on_broken",
         "_on_too_slow",
         "_own",
-        "_queue",
-        "_queued_bytes",
         "_room",
         "_scope",
         "_sent",
         "_slow_timer",
-        "_soft_bytes",
-        "_soft_messages",
         "_timers",
         "_transport",
         "_unacknowledged",
         "_unacknowledged_bytes",
-        "_unflushed",
         "_writing",
         "audience",
         "backlog",
@@ -133,6 +94,7 @@ class Outbox(SendChannel[bytes]):
         dropped_frame: Callable[[str, int], bytes],
         on_broken: Callable[[], None] | None = None,
     ) -> None:
+        super().__init__(flusher, backlog, dropped_frame)
         self.format = format
         self.backlog = 0
         self.audience: Audience | None = None
@@ -141,28 +103,14 @@ class Outbox(SendChannel[bytes]):
         self.joined = self.joined_bytes = 0
         """What the audience had sent when it joined."""
         self._transport: Transport | None = transport
-        self._flusher = flusher
-        self._backlog = backlog
-        self._limits = backlog.limits
-        self._soft_messages = self._limits.outbox_soft_messages
-        self._soft_bytes = self._limits.outbox_soft_bytes
         self._timers = timers
         self._scope = scope
         self._on_too_slow = on_too_slow
         self._on_broken = on_broken
-        self._dropped_frame = dropped_frame
-        self._queue: deque[bytes] = deque()
-        self._queued_bytes = 0
-        self._head_sent = 0
-        self._in_flight = 0
-        self._unflushed = 0
-        self._dirty = False
         self._own = False  # whether something was put since the last flush that is not its audience's
         self._writing = False
         self._closing = False
         self._sent = 0
-        self._droppable = 0  # queued frames that may give way
-        self._dropped = 0
         self._slow_timer: TimerHandle | None = None
         self._room: trio.Event | None = None
         # Of a resumable outbox: counted frames that were sent, and how many before them are acknowledged.
@@ -213,9 +161,7 @@ class Outbox(SendChannel[bytes]):
         self._part()
         self._queue.appendleft(Control(frame))
         self._queued_bytes += len(frame)
-        if not self._dirty:
-            self._dirty = True
-            self._flusher.add(self)
+        self._mark()
 
     def send_nowait(self, value: bytes) -> None:
         """Queue one frame. Raises trio.ClosedResourceError when ending, trio.WouldBlock above the soft bound."""
@@ -234,6 +180,8 @@ class Outbox(SendChannel[bytes]):
 
     async def wait_for_room(self) -> None:
         """Wait until the outbox is below its soft bound, or ending."""
+        if self.full:
+            self._part()  # so that its own flush tells
         while self.full and not self._closing:
             if self._room is None:
                 self._room = trio.Event()
@@ -301,9 +249,7 @@ class Outbox(SendChannel[bytes]):
             self._queued_bytes += size
             self._unflushed += size
             self._droppable += sum(frame.__class__ is Droppable for frame in waiting)
-            if not self._dirty:
-                self._dirty = True
-                self._flusher.add(self)
+            self._mark()
 
     def stumbled(self, taken: int) -> None:
         """Of what waits its transport has just taken a part alone; -1: it is broken."""
@@ -320,6 +266,11 @@ class Outbox(SendChannel[bytes]):
 
     # -- overflow policies --------------------------------------------------------------------------------------------
 
+    @property
+    def _perhaps_received(self) -> int:
+        # While away, the client counts on from what it has, which is known when it returns: what it may have stays.
+        return self._ever_sent - self._acknowledged if self._transport is None else 0
+
     def _make_room(self, frame: bytes) -> bool:
         """Let droppable events give way. False when the frame itself has to."""
         if not (self._writing or self._transport is None):
@@ -328,70 +279,7 @@ class Outbox(SendChannel[bytes]):
             self._flush()  # a burst to a client that reads: nothing has to give way
         if self._closing:
             return False
-        droppable = frame if isinstance(frame, Droppable) else None
-        if droppable is not None and droppable.key is not None and self._droppable:
-            self._replace(droppable)
-        evicts = not isinstance(frame, Control) and (droppable is None or droppable.policy != "drop_newest")
-        evicts = evicts and self._droppable > 0  # most queues hold none, and are not searched
-        while len(self._queue) >= self._soft_messages or self._queued_bytes >= self._soft_bytes:
-            # The first eviction leaves a marker in its place, so that it takes another to make room.
-            victim = self._find(lambda queued: isinstance(queued, Droppable)) if evicts else None
-            if victim is not None:
-                self._drop(victim)
-            elif droppable is not None:
-                self._tell_dropped(droppable.event, len(self._queue))
-                return False
-            else:
-                return True
-        return True
-
-    def _replace(self, frame: Droppable) -> None:
-        """Drop the queued event that this one makes out of date."""
-        same = self._find(
-            lambda queued: isinstance(queued, Droppable) and queued.event == frame.event and queued.key == frame.key
-        )
-        if same is not None:
-            self._drop(same)
-
-    def _find(self, wanted: Callable[[bytes], bool]) -> int | None:
-        """The first queued frame of which nothing has been sent yet that is wanted."""
-        begun = self._head_sent + self._in_flight
-        # While away, the client counts on from what it has, which is known when it returns: what it may have stays.
-        perhaps_received = self._ever_sent - self._acknowledged if self._transport is None else 0
-        size = 0
-        for index, queued in enumerate(self._queue):
-            if size >= begun and index >= perhaps_received and wanted(queued):
-                return index
-            size += len(queued)
-        return None
-
-    def _drop(self, index: int) -> None:
-        victim = self._queue[index]
-        assert isinstance(victim, Droppable)
-        del self._queue[index]
-        self._queued_bytes -= len(victim)
-        self._droppable -= 1
-        self._tell_dropped(victim.event, index)
-
-    def _tell_dropped(self, event: str, index: int) -> None:
-        """Count one more into the marker that stands where the first dropped one of that event stood."""
-        self._dropped += 1
-        self._backlog.dropped += 1
-        at = self._find(lambda queued: isinstance(queued, Dropped) and queued.event == event)
-        before = 0
-        if at is not None:
-            old = self._queue[at]
-            assert isinstance(old, Dropped)
-            before = old.times
-            self._queued_bytes -= len(old)
-            del self._queue[at]
-            index = min(index, at)  # what is dropped later may have stood before
-        marker = Dropped(self._dropped_frame(event, before + 1), event, before + 1)
-        self._queue.insert(index, marker)
-        self._queued_bytes += len(marker)
-        if not self._dirty:
-            self._dirty = True
-            self._flusher.add(self)
+        return self._evict_for(frame)
 
     # -- sessions -----------------------------------------------------------------------------------------------------
 
@@ -461,16 +349,6 @@ class Outbox(SendChannel[bytes]):
         while self._acknowledged < self._claimed and self._unacknowledged:
             self._unacknowledged_bytes -= len(self._unacknowledged.popleft())
             self._acknowledged += 1
-
-    def _begun(self) -> Iterator[bytes]:
-        """The queued frames of which something has been sent, or is being sent."""
-        begun = self._head_sent + self._in_flight
-        size = 0
-        for frame in self._queue:
-            if size >= begun:
-                return
-            yield frame
-            size += len(frame)
 
     def _retain(self, sent: Iterable[bytes]) -> None:
         for frame in sent:
@@ -572,7 +450,7 @@ class Outbox(SendChannel[bytes]):
         if not queue:
             return
         try:
-            if not self._head_sent and self._queued_bytes <= _CHUNK:
+            if not self._head_sent and self._queued_bytes <= CHUNK:
                 # Nearly every flush: one send that takes it all.
                 taken = transport.send_nowait(b"".join(queue) if len(queue) > 1 else queue[0]) or 0
                 all_taken = taken == self._queued_bytes
@@ -600,25 +478,6 @@ class Outbox(SendChannel[bytes]):
         elif self._writing or self.backlog or self._unacknowledged:
             self._note_backlog()
             self.judge()
-
-    def unmark(self) -> None:
-        """The flusher has taken this outbox off its list."""
-        self._dirty = False
-
-    def _chunk(self) -> bytes:
-        queue = self._queue
-        if self._queued_bytes <= _CHUNK:
-            data = b"".join(queue) if len(queue) > 1 else queue[0]
-            return data[self._head_sent :] if self._head_sent else data
-        frames: list[bytes] = []
-        size = 0
-        for frame in queue:
-            frames.append(frame)
-            size += len(frame)
-            if size >= _CHUNK:
-                break
-        data = b"".join(frames)
-        return data[self._head_sent :] if self._head_sent else data
 
     def _consume(self, taken: int) -> None:
         queue = self._queue

@@ -1,0 +1,167 @@
+"""What waits in one outbox, and what of it gives way when there is too much."""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from trivet.limits import KIB
+from trivet.runtime.backlog import Backlog
+from trivet.runtime.flush import Flusher
+from trivet.runtime.frames import Control, Droppable, Dropped
+
+# One send carries at most about so much: more would hold the loop in the kernel, less would cost system calls.
+CHUNK: Final = 256 * KIB
+
+
+class FrameQueue:
+    """Frames in order, of which the first may have been sent in part.
+
+    What is droppable gives way at the soft bound (see `frames.py`), and `dropped_frame` tells the client where and how
+    many. Nothing gives way of which a byte may have left.
+    """
+
+    __slots__ = (
+        "_backlog",
+        "_dirty",
+        "_droppable",
+        "_dropped",
+        "_dropped_frame",
+        "_flusher",
+        "_head_sent",
+        "_in_flight",
+        "_limits",
+        "_queue",
+        "_queued_bytes",
+        "_soft_bytes",
+        "_soft_messages",
+        "_unflushed",
+    )
+
+    def __init__(self, flusher: Flusher, backlog: Backlog, dropped_frame: Callable[[str, int], bytes]) -> None:
+        self._flusher = flusher
+        self._backlog = backlog
+        self._limits = backlog.limits
+        self._soft_messages = self._limits.outbox_soft_messages
+        self._soft_bytes = self._limits.outbox_soft_bytes
+        self._dropped_frame = dropped_frame
+        self._queue: deque[bytes] = deque()
+        self._queued_bytes = 0
+        self._head_sent = 0
+        self._in_flight = 0
+        self._unflushed = 0
+        self._dirty = False
+        self._droppable = 0  # queued frames that may give way
+        self._dropped = 0
+
+    # -- what a flusher needs -----------------------------------------------------------------------------------------
+
+    def flush(self) -> bool:
+        """Hand over what is queued."""
+        raise NotImplementedError
+
+    def unmark(self) -> None:
+        """The flusher has taken it off its list."""
+        self._dirty = False
+
+    def _mark(self) -> None:
+        if not self._dirty:
+            self._dirty = True
+            self._flusher.add(self)
+
+    # -- overflow policies --------------------------------------------------------------------------------------------
+
+    @property
+    def _perhaps_received(self) -> int:
+        """How many of the first frames the client may have already."""
+        return 0
+
+    def _evict_for(self, frame: bytes) -> bool:
+        """Let droppable events give way to a frame. False when the frame itself has to."""
+        droppable = frame if isinstance(frame, Droppable) else None
+        if droppable is not None and droppable.key is not None and self._droppable:
+            self._replace(droppable)
+        evicts = not isinstance(frame, Control) and (droppable is None or droppable.policy != "drop_newest")
+        evicts = evicts and self._droppable > 0  # most queues hold none, and are not searched
+        while len(self._queue) >= self._soft_messages or self._queued_bytes >= self._soft_bytes:
+            # The first eviction leaves a marker in its place, so that it takes another to make room.
+            victim = self._find(lambda queued: isinstance(queued, Droppable)) if evicts else None
+            if victim is not None:
+                self._drop(victim)
+            elif droppable is not None:
+                self._tell_dropped(droppable.event, len(self._queue))
+                return False
+            else:
+                return True
+        return True
+
+    def _replace(self, frame: Droppable) -> None:
+        """Drop the queued event that this one makes out of date."""
+        same = self._find(
+            lambda queued: isinstance(queued, Droppable) and queued.event == frame.event and queued.key == frame.key
+        )
+        if same is not None:
+            self._drop(same)
+
+    def _find(self, wanted: Callable[[bytes], bool]) -> int | None:
+        """The first queued frame of which nothing has been sent yet that is wanted."""
+        begun = self._head_sent + self._in_flight
+        perhaps_received = self._perhaps_received
+        size = 0
+        for index, queued in enumerate(self._queue):
+            if size >= begun and index >= perhaps_received and wanted(queued):
+                return index
+            size += len(queued)
+        return None
+
+    def _drop(self, index: int) -> None:
+        victim = self._queue[index]
+        assert isinstance(victim, Droppable)
+        del self._queue[index]
+        self._queued_bytes -= len(victim)
+        self._droppable -= 1
+        self._tell_dropped(victim.event, index)
+
+    def _tell_dropped(self, event: str, index: int) -> None:
+        """Count one more into the marker that stands where the first dropped one of that event stood."""
+        self._dropped += 1
+        self._backlog.dropped += 1
+        at = self._find(lambda queued: isinstance(queued, Dropped) and queued.event == event)
+        before = 0
+        if at is not None:
+            old = self._queue[at]
+            assert isinstance(old, Dropped)
+            before = old.times
+            self._queued_bytes -= len(old)
+            del self._queue[at]
+            index = min(index, at)  # what is dropped later may have stood before
+        marker = Dropped(self._dropped_frame(event, before + 1), event, before + 1)
+        self._queue.insert(index, marker)
+        self._queued_bytes += len(marker)
+        self._mark()
+
+    # -- on the way out -----------------------------------------------------------------------------------------------
+
+    def _begun(self) -> Iterator[bytes]:
+        """The queued frames of which something has been sent, or is being sent."""
+        begun = self._head_sent + self._in_flight
+        size = 0
+        for frame in self._queue:
+            if size >= begun:
+                return
+            yield frame
+            size += len(frame)
+
+    def _chunk(self) -> bytes:
+        queue = self._queue
+        if self._queued_bytes <= CHUNK:
+            data = b"".join(queue) if len(queue) > 1 else queue[0]
+            return data[self._head_sent :] if self._head_sent else data
+        frames: list[bytes] = []
+        size = 0
+        for frame in queue:
+            frames.append(frame)
+            size += len(frame)
+            if size >= CHUNK:
+                break
+        data = b"".join(frames)
+        return data[self._head_sent :] if self._head_sent else data
