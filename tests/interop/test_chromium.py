@@ -90,7 +90,7 @@ def visit(site: Site, folder: Path, page: str, **query: str) -> dict[str, Any]:
     ]
     with peers.started(command, folder / "chromium.log", env={"HOME": str(folder)}) as browser:
         with contextlib.suppress(queue.Empty):
-            return site.results.get(timeout=40)
+            return site.results.get(timeout=90)
         pytest.fail(f"{page} reported nothing\n{browser.output()[-4000:]}")
 
 
@@ -112,7 +112,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     output = tmp_path_factory.mktemp("bundle") / "client.js"
     entry = peers.HERE / "browser" / "client.mjs"
     command = [str(peers.MODULES / ".bin" / "esbuild"), str(entry), "--bundle", "--format=esm", f"--outfile={output}"]
-    subprocess.run(command, check=True, timeout=60, capture_output=True)
+    subprocess.run(command, check=True, timeout=120, capture_output=True)
     return output.read_bytes()
 
 

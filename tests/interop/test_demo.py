@@ -22,7 +22,7 @@ from tests.interop import peers
 from trivet.demo import load_page, registry
 from trivet.demo.terminal import FlowFormatter
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 # -- a browser, as far as these tests need one ------------------------------------------------------------------------

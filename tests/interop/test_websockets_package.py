@@ -23,7 +23,7 @@ def joined(
     query = f"rvt-namespace=default&rvt-method=getOrCreate&rvt-runner=default&rvt-key={key or uuid4().hex}"
     offered = [Subprotocol(name) for name in ("rivet", "rivet_encoding.json", *protocols)]
     url = f"{address.replace('http', 'ws', 1)}/gateway/{actor}{path}?{query}"
-    with connect(url, subprotocols=offered, open_timeout=10, close_timeout=5, max_size=None) as socket:
+    with connect(url, subprotocols=offered, open_timeout=60, close_timeout=30, max_size=None) as socket:
         yield socket
 
 
@@ -33,7 +33,7 @@ def send(socket: ClientConnection, tag: str, **val: object) -> None:
 
 def receive(socket: ClientConnection) -> Frame:
     """The next message. JSON goes in text frames."""
-    text = socket.recv(timeout=10)
+    text = socket.recv(timeout=60)
     assert isinstance(text, str)
     body = cast("dict[str, Any]", json.loads(text)["body"])
     return body["tag"], body["val"]
@@ -99,7 +99,7 @@ def test_a_refused_connection_gets_its_error_then_the_close(trivet_address: str)
         assert tag == "Error"
         assert (error["group"], error["code"], error["actionId"]) == ("user", "denied", None)
         with pytest.raises(ConnectionClosed) as closed:
-            socket.recv(timeout=10)
+            socket.recv(timeout=60)
         assert closed.value.rcvd is not None
         assert (closed.value.rcvd.code, closed.value.rcvd.reason.split("#")[0]) == (1011, "user.denied")
 
@@ -113,7 +113,7 @@ def test_a_frame_that_cannot_be_read_ends_the_connection(trivet_address: str, fr
         receive(socket)
         socket.send(frame)
         with pytest.raises(ConnectionClosed) as closed:
-            socket.recv(timeout=10)
+            socket.recv(timeout=60)
         assert closed.value.rcvd is not None
         assert (closed.value.rcvd.code, closed.value.rcvd.reason.split("#")[0]) == (1011, "actor.invalid_request")
 
@@ -152,10 +152,10 @@ def test_a_raw_websocket_beside_a_subscriber_sees_its_handler_only(trivet_addres
         joined(trivet_address, "probe", key=key, path="/websocket/") as raw,
         joined(trivet_address, "probe", key=key) as subscriber,
     ):
-        assert raw.recv(timeout=10) == "welcome"
+        assert raw.recv(timeout=60) == "welcome"
         receive_many(subscriber, 2)
         send(subscriber, "SubscriptionRequest", eventName="tick", subscribe=True)
         send(subscriber, "ActionRequest", id=0, name="emitMany", args=[3])
         assert [tag for tag, _ in receive_many(subscriber, 4)] == ["Event", "Event", "Event", "ActionResponse"]
         raw.send(b"\x00\xff")
-        assert raw.recv(timeout=10) == b"\x00\xff"
+        assert raw.recv(timeout=60) == b"\x00\xff"

@@ -45,7 +45,7 @@ export async function within(milliseconds, promise, what = "promise") {
 }
 
 /** Waits for a condition that only polling can see; `what` describes it, or what there was instead. */
-export async function eventually(condition, what, milliseconds = 5000) {
+export async function eventually(condition, what, milliseconds = 20_000) {
 	const deadline = performance.now() + milliseconds;
 	while (!(await condition())) {
 		if (performance.now() > deadline) throw new Error(`${typeof what === "function" ? what() : what}: not within ${milliseconds} ms`);
@@ -60,7 +60,7 @@ export async function eventually(condition, what, milliseconds = 5000) {
  * goes away on the day that RivetKit is mended. `rivetkitRace` says why it passes only sometimes: such a check is not
  * run against RivetKit at all.
  */
-export async function check(name, body, { timeout = 10_000, rivetkitFault, rivetkitRace } = {}) {
+export async function check(name, body, { timeout = 30_000, rivetkitFault, rivetkitRace } = {}) {
 	if (peer === "rivetkit" && rivetkitRace) {
 		report(name, true, `not asked of RivetKit: ${rivetkitRace}`);
 		return;
@@ -100,7 +100,7 @@ export function record(connection, name) {
 		unsubscribe,
 		first: () => received[0]?.[0],
 		values: () => received.map((args) => args[0]),
-		count: (number, milliseconds = 5000) =>
+		count: (number, milliseconds = 20_000) =>
 			eventually(() => received.length >= number, `${number} times "${name}", saw ${received.length}`, milliseconds),
 	};
 }
@@ -112,7 +112,7 @@ export async function created(handle) {
 }
 
 /** Waits until the server has confirmed the connection. */
-export async function opened(connection, milliseconds = 5000) {
+export async function opened(connection, milliseconds = 20_000) {
 	await eventually(() => connection.connStatus === "connected", `connected (${connection.connStatus})`, milliseconds);
 	return connection;
 }

@@ -90,7 +90,7 @@ function compare(value, back, options) {
 }
 
 for (const [name, value, kind, options] of cases) {
-	const limits = { timeout: 4000, rivetkitFault: faults[encoding][name] };
+	const limits = { rivetkitFault: faults[encoding][name] };
 	await check(
 		`connection: ${name}`,
 		async () => {
