@@ -18,8 +18,11 @@ from trivet import Request as RawRequest
 from trivet.runtime.instance import Instance
 
 LOCALHOST: Final = "127.0.0.1"
-PATIENCE: Final = 15.0
-"""Seconds of real time after which what has not happened will not."""
+PATIENCE: Final = 60.0
+"""Seconds of real time after which what has not happened will not, also on a machine that has much else to do."""
+
+STARVED: Final = 20.0
+"""Seconds of real time in which a call is answered, whatever others do. Far too many for a machine that is idle."""
 
 KEY: Final = "dGhlIHNhbXBsZSBub25jZQ=="
 ACCEPT: Final = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
@@ -82,6 +85,9 @@ class Room(Actor[None, None, object]):
 REGISTRY: Final = Registry(Room)
 
 
+WHOLE_TEST: Final = 170.0
+"""Seconds of real time for a test: a little less than pytest allows, who says less of where it hung."""
+
 _dialed: Final[list[trio.socket.SocketType]] = []
 """What was opened towards the running server, closed with it."""
 
@@ -96,7 +102,11 @@ async def until(condition: Callable[[], bool], what: str = "") -> None:
 
 @asynccontextmanager
 async def running(
-    registry: Registry = REGISTRY, limits: Limits | None = None, *, send_buffer: int | None = None
+    registry: Registry = REGISTRY,
+    limits: Limits | None = None,
+    *,
+    send_buffer: int | None = None,
+    within: float = WHOLE_TEST,
 ) -> AsyncGenerator[Server]:
     """A server, cancelled at the end. `send_buffer`: about what the kernel holds for each of its connections."""
     listeners = await trio.open_tcp_listeners(0, host=LOCALHOST)
@@ -110,7 +120,7 @@ async def running(
 
         server: Server = await nursery.start(start)
         try:
-            with trio.fail_after(3 * PATIENCE):
+            with trio.fail_after(within):
                 yield server
         finally:
             nursery.cancel_scope.cancel()

@@ -15,6 +15,7 @@ from tests.faults.support import (
     CLOSE,
     CONTINUATION,
     LOCALHOST,
+    PATIENCE,
     PING,
     PONG,
     TEXT,
@@ -118,7 +119,7 @@ async def answer_to(server: Server, data: bytes, *, end: bytes = b"") -> bytes:
         await stream.aclose()
         return answer
     answer = b""
-    with trio.move_on_after(5):
+    with trio.move_on_after(PATIENCE):
         while end not in answer and (piece := await stream.receive_some()):
             answer += piece
     await stream.aclose()
@@ -192,7 +193,7 @@ def test_fragments_cost_the_same_after_a_long_message_as_after_a_short_one() -> 
         incoming.feed(fragments)
         return cpu(lambda: sum(1 for _ in incoming.events()))
 
-    assert cost("😀" + "x" * (16 << 20)) < 3 * cost("x") + 0.1
+    assert cost("😀" + "x" * (16 << 20)) < 3 * cost("x") + 1.0  # were each to copy what has come, it would be a minute
 
 
 def empty_arrays(count: int) -> bytes:
@@ -223,9 +224,12 @@ async def test_a_large_input_keeps_nobody_waiting() -> None:
 
     async with running(REGISTRY) as server, trio.open_nursery() as nursery:
         nursery.start_soon(watch)
+        began = time.monotonic()
         await answer_to(server, creation("victim", empty_arrays(1 << 19)))
+        took = time.monotonic() - began
         nursery.cancel_scope.cancel()
-    assert longest < 0.25
+    # Nearly all of the time is that of decoding. Both are longer on a slow machine.
+    assert longest < took / 2
 
 
 # -- little memory for the peer, much for the server ------------------------------------------------------------------

@@ -139,10 +139,15 @@ async def test_what_serve_raises_it_raises_alone() -> None:
 
 
 async def test_what_the_client_cannot_do_is_one_plain_error() -> None:
-    listeners = await trio.open_tcp_listeners(0, host=LOCALHOST)
-    port = listeners[0].socket.getsockname()[1]
-    await listeners[0].aclose()
-    async with open_client(f"http://{LOCALHOST}:{port}") as client:
+    nobody = trio.socket.socket()  # listens there, and nobody else can while it is bound
+    await nobody.bind((LOCALHOST, 0))
+    with nobody:
+        port = nobody.getsockname()[1]
+        await _try_everything(f"http://{LOCALHOST}:{port}")
+
+
+async def _try_everything(url: str) -> None:
+    async with open_client(url) as client:
         handle = client.get_or_create(Room, "k")
         with pytest.RaisesExc(trio.TooSlowError):
             with trio.fail_after(0.3):

@@ -12,8 +12,10 @@ from tests.faults.support import (
     BINARY,
     CLOSE,
     CONTINUATION,
+    PATIENCE,
     PING,
     PONG,
+    STARVED,
     TEXT,
     EndOfStream,
     Frame,
@@ -342,9 +344,9 @@ async def test_one_that_asks_without_reading_is_cut_off(rest: str, frames: bytes
     limits = Limits(outbox_hard_bytes=256 * 1024, close_timeout=0.2)
     async with running(limits=limits, send_buffer=4096) as server, unharmed(server) as innocent:
         peer = await Peer(await dial(server.port, receive_buffer=4096)).open(to(rest))
-        with trio.fail_after(20):
+        with trio.fail_after(PATIENCE):
             await _flood(peer, frames)
-        assert innocent.longest < 5
+        assert innocent.longest < STARVED
         await peer.stream.aclose()
 
 

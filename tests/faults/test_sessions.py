@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+import pytest
 import trio
 
 import trivet
@@ -19,7 +20,7 @@ from trivet import Actor, Conn, ConnectionLost, Event, Limits, Registry, action
 LONG: Final = os.environ.get("TRIVET_LONG") == "1"
 SESSIONS: Final = 20
 BREAKS: Final = 200 if LONG else 50
-EVENTS_A_SECOND: Final = 1000
+EVENTS_A_SECOND: Final = 1000 if LONG else 400
 SECONDS: Final = 60 if LONG else 5
 
 
@@ -99,10 +100,15 @@ class Cable:
                     stream.socket.close()
 
 
+@pytest.mark.timeout(600)
 async def test_every_session_sees_every_event_once_and_in_order_however_often_its_transport_breaks() -> None:
     choose = random.Random(7)
     async with trio.open_nursery() as nursery:
-        server: trivet.Server = await nursery.start(partial(trivet.serve, Registry(Ticker), port=0))
+        # A machine that cannot keep up with so many events shall take its time: here nobody is too slow.
+        limits = Limits(
+            outbox_soft_time=300, outbox_hard_messages=1_000_000, outbox_hard_bytes=1 << 30, resume_window=120
+        )
+        server: trivet.Server = await nursery.start(partial(trivet.serve, Registry(Ticker), port=0, limits=limits))
         cable = Cable(server.port)
         port: int = await nursery.start(cable.serve)
         seen: list[list[int]] = [[] for _ in range(SESSIONS)]
@@ -132,7 +138,7 @@ async def test_every_session_sees_every_event_once_and_in_order_however_often_it
                 await trio.sleep(SECONDS / BREAKS * choose.uniform(0.5, 1.3))
                 cable.cut(choose)
 
-        with trio.fail_after(SECONDS + 150):
+        with trio.fail_after(SECONDS + 500):
             async with trio.open_nursery() as sessions:
                 for index in range(SESSIONS):
                     sessions.start_soon(session, index)
@@ -140,6 +146,7 @@ async def test_every_session_sees_every_event_once_and_in_order_however_often_it
                     ticker = control.get_or_create(Ticker, "t")
                     while ready < SESSIONS:
                         await ticker.call(Ticker.number, 0)
+                        await trio.sleep(0.05)  # which leaves them the processor
                     sessions.start_soon(breaks)
                     emitted = await ticker.call(Ticker.run_for, SECONDS)
                     done.set()

@@ -112,7 +112,7 @@ async def test_under_load_everything_is_answered_or_told(number: signal.Signals)
         # All of it has arrived when a later message of another connection is answered.
         witness = await server.peer()
         await witness.call("work", 0)
-        running = await server.post("workBeside", "1.0")
+        running = await server.post("workBeside", "2.0")
         await witness.send(TEXT, subscription("ticked"))
         more = await witness.act("work", 0.5)
         answers: dict[int, object] = {}
@@ -171,7 +171,7 @@ async def test_under_load_everything_is_answered_or_told(number: signal.Signals)
             for index, stream in enumerate(stateless):
                 nursery.start_soon(read_http, f"stateless {index}", stream)
             nursery.start_soon(read_http, "running", running)
-        assert await server.ended(within=20) == 0
+        assert await server.ended(within=60) == 0
 
         going_away = (1001, "ws.going_away")
         assert outcomes.pop("busy") == ({beside: 1.5} | dict.fromkeys(queued, 0.1), going_away)
@@ -182,7 +182,7 @@ async def test_under_load_everything_is_answered_or_told(number: signal.Signals)
         running_answer = outcomes.pop("running")
         assert isinstance(running_answer, bytes)
         assert running_answer.startswith(b"HTTP/1.1 200 ")
-        assert running_answer.partition(b"\r\n\r\n")[2] in (b'{"output":1}', b'{"output":1.0}')
+        assert running_answer.partition(b"\r\n\r\n")[2] in (b'{"output":2}', b'{"output":2.0}')
         for index in range(50):
             assert outcomes.pop(f"idle {index}") == going_away
         for index in range(5):
@@ -208,7 +208,7 @@ async def test_what_does_not_end_is_cut_off_within_the_grace() -> None:
         answer = await read_all(stateless)
         assert answer.startswith(b"HTTP/1.1 503 ")
         assert b'"stopping"' in answer
-        assert await server.ended(within=5) == 0
+        assert await server.ended(within=40) == 0
 
 
 async def test_a_second_signal_ends_it_at_once() -> None:
@@ -228,7 +228,7 @@ async def test_a_second_signal_ends_it_at_once() -> None:
                 assert frame.close[1].startswith("actor.stopping")
                 break
         server.stop()
-        await server.ended(within=5)
+        await server.ended(within=40)
         await _rest(peer)
 
 
@@ -237,8 +237,8 @@ async def test_a_client_that_ignores_its_goodbye_holds_up_nothing_for_long() -> 
         deaf = [await server.peer(key=f"k{index % 3}") for index in range(20)]
         raw = [await server.peer("/websocket/") for _ in range(20)]
         server.stop()
-        # The close timeout is one second, whatever their number.
-        assert await server.ended(within=5) == 0
+        # The close timeout is one second, whatever their number, and the grace is longer.
+        assert await server.ended(within=15) == 0
         for peer in [*deaf, *raw]:
             assert (await peer.frame()).opcode == CLOSE
             await peer.stream.aclose()
@@ -261,6 +261,6 @@ async def test_a_burst_at_the_moment_of_the_signal_is_answered_or_told() -> None
             assert frame.close == (1001, "ws.going_away")
             assert answered == list(range(len(answered)))
             await peer.send(CLOSE, close_payload(1001))
-        assert await server.ended(within=10) == 0
+        assert await server.ended(within=60) == 0
         for peer in peers:
             await peer.stream.aclose()
