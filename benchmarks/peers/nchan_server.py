@@ -1,4 +1,4 @@
-"""nginx with the nchan module: `nchan_server DIRECTORY`. Prints its port and its worker, serves until input ends."""
+"""nginx with the nchan module: `nchan_server DIRECTORY`. Prints its port and process, serves until input ends."""
 
 import os
 import shutil
@@ -8,10 +8,12 @@ import sys
 import time
 from pathlib import Path
 
+from benchmarks.peers.children import child
+
 _MODULES = ("/usr/lib/nginx/modules", "/usr/share/nginx/modules", "/usr/lib64/nginx/modules")
 _CONFIGURATION = """
 load_module {module};
-daemon off; worker_processes 1; worker_rlimit_nofile 20000; user root;
+daemon off; master_process off; worker_rlimit_nofile 20000; user root;
 error_log {directory}/error.log; pid {directory}/pid;
 events {{ worker_connections 20000; }}
 http {{
@@ -41,14 +43,10 @@ def main(directory: Path) -> None:
         port = free.getsockname()[1]
     configuration = directory / "nginx.conf"
     configuration.write_text(_CONFIGURATION.format(module=module, directory=directory, port=port))
-    with subprocess.Popen([nginx, "-c", str(configuration), "-p", str(directory)]) as process:
-        try:
-            _await(port, process)
-            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-            print(port, *children, flush=True)
-            sys.stdin.read()
-        finally:
-            process.terminate()
+    with child([nginx, "-c", str(configuration), "-p", str(directory)], directory / "log") as process:
+        _await(port, process)
+        print(port, process.pid, flush=True)
+        sys.stdin.read()
 
 
 def _await(port: int, process: subprocess.Popen[bytes]) -> None:

@@ -4,13 +4,15 @@ Prints the engine's port and both processes, and serves until standard input end
 """
 
 import json
+import os
 import sys
 import urllib.request
 import uuid
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.interop.peers import await_start, engine, free_ports, http_ok, node, started
+from benchmarks.peers.children import child
+from tests.interop.peers import engine, free_ports, http_ok, node, wait_for
 from trivet.protocol.codec import codec_for
 from trivet.protocol.gateway import ActorByKey, by_key_path
 
@@ -37,14 +39,15 @@ def main(directory: Path) -> None:
     }
     node_env = {**home, "ENGINE": address, "RIVET_ENVOY_VERSION": "1", "RIVET_RUN_ENGINE": "0"}
     with ExitStack() as stack:
-        engine_process = stack.enter_context(started([engine(), "start"], directory / "engine.log", env=engine_env))
-        await_start(engine_process, lambda: http_ok(f"{address}/health"), "the Rivet Engine", _SECONDS)
-        await_start(engine_process, lambda: _configure_pool(address), "the engine's namespace", _SECONDS)
+        engine_log, node_log = directory / "engine.log", directory / "node.log"
+        engine_process = stack.enter_context(child([engine(), "start"], engine_log, os.environ | engine_env))
+        wait_for(lambda: http_ok(f"{address}/health"), "the Rivet Engine", _SECONDS)
+        wait_for(lambda: _configure_pool(address), "the engine's namespace", _SECONDS)
         script = [node(), str(directory / "rivetkit.mjs")]
-        node_process = stack.enter_context(started(script, directory / "node.log", env=node_env))
-        await_start(node_process, lambda: "ready\n" in node_process.output(), "RivetKit", _SECONDS)
-        await_start(node_process, lambda: _first_call(address), "the first actor", _SECONDS)
-        print(guard, engine_process.popen.pid, node_process.popen.pid, flush=True)
+        node_process = stack.enter_context(child(script, node_log, os.environ | node_env))
+        wait_for(lambda: "ready\n" in node_log.read_text(), "RivetKit", _SECONDS)
+        wait_for(lambda: _first_call(address), "the first actor", _SECONDS)
+        print(guard, engine_process.pid, node_process.pid, flush=True)
         sys.stdin.read()
 
 

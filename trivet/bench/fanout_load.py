@@ -122,6 +122,8 @@ class Fanout:
 
     def _connect(self, role: Role, count: int, buffer: int | None = None) -> list[FrameReader]:
         readers: list[FrameReader] = []
+        connected = select.epoll()
+        by_fd: dict[int, FrameReader] = {}
         while len(readers) < count:
             batch: list[FrameReader] = []
             for _ in range(min(_CONNECT_AT_ONCE, count - len(readers))):
@@ -133,7 +135,17 @@ class Fanout:
                 reader.sock.sendall(self._client.greeting(role))
             for reader in batch:
                 reader.read(self._client.welcomes(role))
+                connected.register(reader.sock.fileno(), select.EPOLLIN)
+                by_fd[reader.sock.fileno()] = reader
             readers += batch
+            # Where connecting takes its time, the first are pinged before the last are there.
+            for fd, _ in connected.poll(0):
+                data = os.read(fd, _READ_SIZE)
+                if not data:
+                    raise Violation("the server ended a connection")
+                if messages := self._messages(by_fd[fd], data):
+                    raise Violation(f"a message came before the first call: {messages[0][:200]!r}")
+        connected.close()
         return readers
 
     @property
