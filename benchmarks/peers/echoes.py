@@ -87,7 +87,16 @@ class TrivetHttp:
         return (sys.executable, "-m", "benchmarks.peers.trivet_server")
 
     def connect(self, port: int, timeout: float, name: int) -> Reader:
-        return HttpReader(connect(port, timeout))
+        reader = HttpReader(connect(port, timeout))
+        # The actor is there before several ask for it at once, which RivetKit may refuse.
+        reader.sock.sendall(self.request(0))
+        answers: list[bytes] = []
+        while not answers:
+            if not (data := reader.sock.recv(65536)):
+                raise Violation("the server ended a connection")
+            answers = reader.feed(data)
+        self.answered(answers[0])
+        return reader
 
     def request(self, number: int) -> bytes:
         return post(by_key_path(room("http"), f"/action/{ACTION}"), self._codec, [self._text])

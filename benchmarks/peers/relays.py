@@ -16,7 +16,8 @@ from trivet.bench.client import Role
 from trivet.bench.sockets import BINARY, TEXT, Violation, client_frame, server_frame, upgrade_request
 
 _BENCHMARKS = Path(__file__).parent.parent
-_INTEROP = _BENCHMARKS.parent / "tests" / "interop"
+_ROOT = _BENCHMARKS.parent
+_INTEROP = _ROOT / "tests" / "interop"
 
 
 class Relay:
@@ -174,7 +175,9 @@ def _node(directory: Path, package: str, folder: Path) -> Sequence[str]:
         raise Unavailable("Node.js is not installed")
     modules = folder / "node_modules"
     if not (modules / package).is_dir():
-        raise Unavailable(f"{package} is not installed: run `npm install --no-save --prefix {folder.name}` there")
+        raise Unavailable(
+            f"{package} is not installed: run `npm install --no-save --prefix {folder.relative_to(_ROOT)}`"
+        )
     # Modules are looked for beside the script.
     (directory / "node_modules").symlink_to(modules)
     script = shutil.copy(Path(__file__).parent / f"{package}.mjs", directory)
