@@ -1,7 +1,7 @@
 """All live actors of one registry: key to actor, create, find, stop."""
 
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeAlias
 
@@ -22,6 +22,7 @@ from trivet.runtime.backlog import Backlog
 from trivet.runtime.flush import FlushTask
 from trivet.runtime.instance import Instance
 from trivet.runtime.lifecycle import Goal, Phase
+from trivet.runtime.logs import logger
 from trivet.runtime.session import Session
 from trivet.runtime.timers import Timers
 from trivet.store import ActorRow, MemoryStore, Store
@@ -122,6 +123,66 @@ class Host:
                 return found[0]
             if await _is_up(instance):
                 return instance
+
+    # -- without waking ----------------------------------------------------------------------------------------------
+
+    async def find(self, namespace: str, name: str, key: tuple[str, ...]) -> ActorRow | None:
+        """Who the actor of that name and key is, if there is one. It may sleep on.
+
+        Waits for the end of one that is being created or destroyed. Raises PublicError where there can be no such
+        actor.
+        """
+        address = (namespace, name, key)
+        self.check(*address)
+        while (instance := self._by_address.get(address)) is not None:
+            if await _is_there(instance):
+                return instance.row
+        return await self.store.find(*address)
+
+    async def find_id(self, actor_id: str) -> ActorRow | None:
+        """Who the actor of that id is, as `find`."""
+        while (instance := self._by_id.get(actor_id)) is not None:
+            if await _is_there(instance):
+                return instance.row
+        row = await self.store.find_id(actor_id)
+        return row if row is not None and row.name in self.registry else None
+
+    async def rows(self, namespace: str, name: str, after: tuple[float, str], limit: int) -> Sequence[ActorRow]:
+        """The oldest actors of that name with a (created_at, actor_id) above `after`, those that sleep too.
+
+        Those that are being destroyed are among them.
+        """
+        return await self.store.list(namespace, name, after, limit) if name in self.registry else ()
+
+    def in_memory(self, actor_id: str) -> Instance | None:
+        """The object of an actor that is awake, or has connections."""
+        return self._by_id.get(actor_id)
+
+    async def put_to_sleep(self, actor_id: str) -> None:
+        """See to it that the actor sleeps. Raises PublicError `actor.not_found`."""
+        if await self.find_id(actor_id) is None:
+            raise answers.not_found()
+        if (instance := self._by_id.get(actor_id)) is not None:
+            await instance.sleep()
+
+    async def destroy(self, actor_id: str) -> None:
+        """Destroy the actor, which wakes for its `on_destroy`. Raises PublicError `actor.not_found`.
+
+        One that cannot wake, because its state cannot be loaded or a hook raises, is removed all the same.
+        """
+        if await self.find_id(actor_id) is None:
+            raise answers.not_found()
+        try:
+            instance = await self.by_id(actor_id)
+        except PublicError as error:
+            if self.stopping or error.code in ("not_found", "service_unavailable"):
+                raise
+            logger.warning("actor %s cannot wake (%s), and is destroyed as it is", actor_id, error)
+            await self.store.destroy(actor_id)
+        else:
+            await instance.destroy()
+
+    # -- waking ------------------------------------------------------------------------------------------------------
 
     async def _find(self, address: _Address, creation: tuple[Value] | None) -> tuple[Instance, bool] | None:
         """The actor of an address, awake, and whether it is new; made with the input `creation`, if that is given."""
@@ -226,6 +287,17 @@ async def _is_up(instance: Instance) -> bool:
         if instance.host.stopping:  # there will be no other
             raise answers.stopping()
         await instance.ended.wait()
+    return False
+
+
+async def _is_there(instance: Instance) -> bool:
+    """Whether there is this actor: asked again when its creation or its destruction is over."""
+    if instance.is_new:
+        await instance.started.wait()
+    elif instance.lifecycle.goal is Goal.DESTROY:
+        await instance.ended.wait()
+    else:
+        return True
     return False
 
 

@@ -124,6 +124,11 @@ class Instance:
         return self.lifecycle.phase
 
     @property
+    def is_new(self) -> bool:
+        """Whether it is not yet kept in the store."""
+        return self._is_new
+
+    @property
     def stopping(self) -> bool:
         """Whether this life takes no new work any more."""
         return self.lifecycle.ending

@@ -30,13 +30,13 @@ async def resolve(host: Host, target: Target) -> Instance:
         return await host.get(target.namespace, target.name, target.key)
     instance = None
     if target.input is not None:
-        instance = await existing(host, target.namespace, target.name, target.key)
+        instance = await _existing(host, target.namespace, target.name, target.key)
     if instance is None:
         instance, _ = await host.get_or_create(target.namespace, target.name, target.key, target.decode_input())
     return instance
 
 
-async def existing(host: Host, namespace: str, name: str, key: Key) -> Instance | None:
+async def _existing(host: Host, namespace: str, name: str, key: Key) -> Instance | None:
     """The actor, or None where there is none yet: only then its input is worth decoding. Raises PublicError."""
     try:
         return await host.get(namespace, name, key)

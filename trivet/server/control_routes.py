@@ -1,8 +1,7 @@
 """The control API: what a server says of itself, and looking up, creating, listing and destroying actors."""
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
-from heapq import nsmallest
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, TypeAlias
 from urllib.parse import unquote
 
@@ -21,18 +20,20 @@ from trivet.protocol.control import (
 from trivet.protocol.keys import serialise_key
 from trivet.protocol.values import Value
 from trivet.raw import Response
-from trivet.runtime.answers import duplicate_key
-from trivet.runtime.instance import Instance
-from trivet.server.actor_routes import existing
+from trivet.runtime.answers import duplicate_key, not_found
+from trivet.runtime.host import Host
+from trivet.runtime.lifecycle import Goal, Phase
 from trivet.server.exchange import Exchange, json_response
 from trivet.server.gateway import Gateway
 from trivet.server.http import HttpError
+from trivet.store import ActorRow
 
 _Handler: TypeAlias = Callable[[Exchange], Awaitable[Response]]
 
 _CURSOR: Final = "~"
 
 _ACTOR_PREFIX: Final = "/actors/"
+_SLEEP_SUFFIX: Final = "/sleep"
 
 # A longer one is decoded in a thread, so that it keeps nobody waiting.
 _LARGE_INPUT: Final = 64 * 1024
@@ -48,8 +49,10 @@ async def control_response(exchange: Exchange) -> Response:
     """Answer a request that names no actor in its address. Raises PublicError."""
     path = exchange.path
     handlers = _PAGE_HANDLERS if path in exchange.gateway.pages else _ROUTES.get(path)
-    if handlers is None and path.startswith(_ACTOR_PREFIX) and "/" not in path[len(_ACTOR_PREFIX) :]:
-        handlers = _ACTOR_HANDLERS
+    if handlers is None and path.startswith(_ACTOR_PREFIX):
+        sleep = path.endswith(_SLEEP_SUFFIX)
+        if "/" not in path[len(_ACTOR_PREFIX) :].removesuffix(_SLEEP_SUFFIX):
+            handlers = _SLEEP_HANDLERS if sleep else _ACTOR_HANDLERS
     if handlers is None:
         raise HttpError(404, "api", "not_found", f"There is nothing at {path[:200]}.")
     method = exchange.head.method
@@ -80,30 +83,29 @@ async def _list(exchange: Exchange) -> Response:
     exchange.gateway.check()
     host = exchange.gateway.host
     query = parse_actors_query(exchange.query_string)
-    found: list[Instance] = []
+    rows: Sequence[ActorRow]
     cursor: str | None = None
     if query.actor_ids:
-        for actor_id in query.actor_ids:
-            instance = await _found(host.by_id(actor_id))
-            if instance is not None and instance.namespace == query.namespace:
-                found.append(instance)
+        found = [await host.find_id(actor_id) for actor_id in query.actor_ids]
+        rows = [row for row in found if row is not None and row.namespace == query.namespace]
     elif query.name is not None and query.key is not None:
-        instance = await _found(host.get(query.namespace, query.name, query.key))
-        if instance is not None:
-            found.append(instance)
+        row = await _found(host.find(query.namespace, query.name, query.key))
+        rows = [] if row is None else [row]
     else:
+        assert query.name is not None
         limit, after = _position(exchange.parameters)
-        listed = (one for one in host.instances(query.namespace, query.name) if _place(one) > after)
-        found = nsmallest(limit + 1, listed, _place)
-        if len(found) > limit:
-            found.pop()
-            cursor = _CURSOR.join(map(str, _place(found[-1])))
-    return json_response(answer_actors([_record(instance) for instance in found], cursor=cursor))
+        rows = await host.rows(query.namespace, query.name, after, limit + 1)
+        if len(rows) > limit:
+            rows = rows[:limit]
+            cursor = f"{rows[-1].created_at}{_CURSOR}{rows[-1].actor_id}"
+        rows = [row for row in rows if not _is_ending(host, row)]
+    return json_response(answer_actors([_record(host, row) for row in rows], cursor=cursor))
 
 
-def _place(instance: Instance) -> tuple[float, str]:
-    """Where an actor stands in a listing: the oldest first."""
-    return instance.created_at, instance.actor_id
+def _is_ending(host: Host, row: ActorRow) -> bool:
+    """Whether the actor is being destroyed."""
+    instance = host.in_memory(row.actor_id)
+    return instance is not None and instance.lifecycle.goal is Goal.DESTROY
 
 
 def _position(parameters: Mapping[str, str]) -> tuple[int, tuple[float, str]]:
@@ -119,12 +121,12 @@ def _position(parameters: Mapping[str, str]) -> tuple[int, tuple[float, str]]:
     return min(limit, _LISTED), after
 
 
-async def _found(lookup: Awaitable[Instance]) -> Instance | None:
-    """The actor, or None: a listing of what is not there is empty."""
+async def _found(lookup: Awaitable[ActorRow | None]) -> ActorRow | None:
+    """The actor, or None: a listing of what cannot be there is empty."""
     try:
         return await lookup
     except PublicError as error:
-        if error.code in ("not_found", "not_registered"):
+        if error.code == "not_registered":
             return None
         raise
 
@@ -132,21 +134,22 @@ async def _found(lookup: Awaitable[Instance]) -> Instance | None:
 async def _get_or_create(exchange: Exchange) -> Response:
     asked = await _creation(exchange)
     host, namespace, key = exchange.gateway.host, exchange.namespace, asked.key or ()
-    instance, created = await existing(host, namespace, asked.name, key), False
-    if instance is None:
+    row, created = await host.find(namespace, asked.name, key), False
+    if row is None:
         decoded = await _decode_input(exchange.gateway, asked)
         instance, created = await host.get_or_create(namespace, asked.name, key, decoded)
-    return json_response(answer_actor(_record(instance), created=created))
+        row = instance.row
+    return json_response(answer_actor(_record(host, row), created=created))
 
 
 async def _create(exchange: Exchange) -> Response:
     asked = await _creation(exchange)
     host, namespace, key = exchange.gateway.host, exchange.namespace, asked.key or ()
-    instance = await existing(host, namespace, asked.name, key)
-    if instance is not None:
-        raise duplicate_key(serialise_key(key), instance.actor_id)
+    existing = await host.find(namespace, asked.name, key)
+    if existing is not None:
+        raise duplicate_key(serialise_key(key), existing.actor_id)
     instance = await host.create(namespace, asked.name, key, await _decode_input(exchange.gateway, asked))
-    return json_response(answer_actor(_record(instance)))
+    return json_response(answer_actor(_record(host, instance.row)))
 
 
 async def _decode_input(gateway: Gateway, asked: CreateActor) -> Value:
@@ -170,12 +173,23 @@ async def _names(exchange: Exchange) -> Response:
 
 
 async def _destroy(exchange: Exchange) -> Response:
-    exchange.gateway.check()
-    instance = await exchange.gateway.host.by_id(unquote(exchange.path[len(_ACTOR_PREFIX) :]))
-    if instance.namespace != exchange.namespace:
-        raise PublicError("actor", "not_found", "The actor does not exist or was destroyed.")
-    await instance.destroy()
+    await exchange.gateway.host.destroy(await _named(exchange, exchange.path))
     return json_response(b"{}")
+
+
+async def _sleep(exchange: Exchange) -> Response:
+    await exchange.gateway.host.put_to_sleep(await _named(exchange, exchange.path.removesuffix(_SLEEP_SUFFIX)))
+    return json_response(b"{}")
+
+
+async def _named(exchange: Exchange, path: str) -> str:
+    """The id of the actor of that path. Raises PublicError `actor.not_found` where the namespace has no such actor."""
+    exchange.gateway.check()
+    actor_id = unquote(path[len(_ACTOR_PREFIX) :])
+    row = await exchange.gateway.host.find_id(actor_id)
+    if row is None or row.namespace != exchange.namespace:
+        raise not_found()
+    return actor_id
 
 
 _ROUTES: Final[Mapping[str, Mapping[str, _Handler]]] = {
@@ -187,6 +201,7 @@ _ROUTES: Final[Mapping[str, Mapping[str, _Handler]]] = {
 }
 _PAGE_HANDLERS: Final[Mapping[str, _Handler]] = {"GET": _page}
 _ACTOR_HANDLERS: Final[Mapping[str, _Handler]] = {"DELETE": _destroy}
+_SLEEP_HANDLERS: Final[Mapping[str, _Handler]] = {"POST": _sleep}
 
 
 def check_pages(pages: Mapping[str, Response]) -> None:
@@ -198,14 +213,18 @@ def check_pages(pages: Mapping[str, Response]) -> None:
             raise ValueError(f"{path!r} cannot be a page: clients of actors need it")
 
 
-def _record(instance: Instance) -> ActorRecord:
-    created = int(instance.created_at * 1000)
+def _record(host: Host, row: ActorRow) -> ActorRecord:
+    """What is told of an actor. Of its times only that of its creation is kept: it stands for the others, too."""
+    instance = host.in_memory(row.actor_id)
+    asleep = instance is None or instance.phase is Phase.ASLEEP
+    created = int(row.created_at * 1000)
     return ActorRecord(
-        actor_id=instance.actor_id,
-        name=instance.name,
-        key=instance.key,
-        namespace_id=instance.namespace,
+        actor_id=row.actor_id,
+        name=row.name,
+        key=row.key,
+        namespace_id=row.namespace,
         create_ts=created,
         start_ts=created,
-        connectable_ts=created,
+        connectable_ts=None if asleep else created,
+        sleep_ts=created if asleep else None,
     )
