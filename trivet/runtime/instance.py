@@ -16,7 +16,7 @@ from trivet.protocol.values import UNDEFINED, Value
 from trivet.raw import Request, Response, WebSocket
 from trivet.runtime import answers, raw_handlers
 from trivet.runtime.admission import Admission
-from trivet.runtime.calls import ActionJob, DisconnectJob, Job, ScheduledJob, StatelessJob, StopJob, TurnJob
+from trivet.runtime.calls import ActionJob, Call, DisconnectJob, Job, ScheduledJob, StatelessJob, StopJob, TurnJob
 from trivet.runtime.connection import Conn, Conns
 from trivet.runtime.context import Cause, Chain, Hold, Waiting, cause, chain, current_chain
 from trivet.runtime.emit import Emitter
@@ -25,6 +25,7 @@ from trivet.runtime.hooks import single_public_error, with_timeout
 from trivet.runtime.inbox import Inbox
 from trivet.runtime.lifecycle import Goal, Lifecycle, Phase
 from trivet.runtime.logs import logger, printable
+from trivet.runtime.once import Once
 from trivet.runtime.saving import Saver
 from trivet.runtime.schedules import Schedule, Schedules
 from trivet.runtime.session import GOING_AWAY, NORMAL, SERVICE_RESTART, Session
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 # After so many turns the loop flushes even though its inbox is not empty; so often it lets other tasks run.
 _TURNS_AT_MOST: Final = 64
 _SECONDS_AT_MOST: Final = 0.001
+# An actor that could not be saved is woken for its schedules after so many seconds at the earliest.
+_TRY_AGAIN: Final = 1.0
 
 
 @attrs.frozen
@@ -64,6 +67,46 @@ class Instance:
     actor that sleeps keeps them, and the next life finds them.
     """
 
+    __slots__ = (
+        "__weakref__",
+        "_active_at",
+        "_conns",
+        "_departed",
+        "_departing",
+        "_inbox",
+        "_is_new",
+        "_nursery",
+        "_sleep_after",
+        "_sleep_timer",
+        "_work",
+        "actor",
+        "actor_id",
+        "call_bytes",
+        "connect_hook_timeout",
+        "conns",
+        "created_at",
+        "definition",
+        "emitter",
+        "ended",
+        "flusher",
+        "gate",
+        "generation",
+        "host",
+        "key",
+        "lifecycle",
+        "name",
+        "namespace",
+        "row",
+        "saver",
+        "schedules",
+        "start_error",
+        "started",
+        "state",
+        "stored",
+        "turn_hold",
+        "visitors",
+    )
+
     def __init__(self, host: "Host", definition: ActorDefinition, row: ActorRow, *, is_new: bool) -> None:
         self.host = host
         self.definition = definition
@@ -74,8 +117,6 @@ class Instance:
         self.actor_id = row.actor_id
         self.created_at = row.created_at
         self.generation = 1
-        self.ref = ActorRef(self.actor_id, self.generation, serialise_key(self.key))
-        self.log = logging.LoggerAdapter(logging.getLogger("trivet.actor"), {"actor": self.describe()})
         self.lifecycle = Lifecycle()
         self.actor: Actor[Any, Any, Any]
         self._conns: dict[str, Conn[Any, Any]] = {}
@@ -98,6 +139,8 @@ class Instance:
         """What `on_migrate` finds, while it runs."""
         self._is_new = is_new
         self._departed: list[Conn[Any, Any]] = []
+        self._departing: dict[str, Session] = {}
+        """Connections that have ended, and have not come to their `on_disconnect` yet."""
         self._sleep_after = options.sleep_after if options.sleep_after is not None else host.limits.sleep_after
         self._sleep_timer: TimerHandle | None = None
         self._active_at = 0.0
@@ -107,8 +150,8 @@ class Instance:
         """Make ready for a life."""
         self.state = State(self.definition.state_codec)
         self.turn_hold: Hold | None = None
-        self.started = trio.Event()
-        self.ended = trio.Event()
+        self.started = Once()
+        self.ended = Once()
         self.start_error: PublicError | None = None
         self._inbox = Inbox(self.host.limits)
         self._nursery: trio.Nursery | None = None
@@ -117,6 +160,16 @@ class Instance:
     def describe(self) -> str:
         """The actor for a log line: `chatRoom[general]`."""
         return f"{self.name}[{printable(','.join(self.key))}]"
+
+    @property
+    def ref(self) -> ActorRef:
+        """What an error says of the actor that it comes from."""
+        return ActorRef(self.actor_id, self.generation, serialise_key(self.key))
+
+    @property
+    def log(self) -> "logging.LoggerAdapter[logging.Logger]":
+        """`self.log`."""
+        return logging.LoggerAdapter(logging.getLogger("trivet.actor"), {"actor": self.describe()})
 
     @property
     def phase(self) -> Phase:
@@ -293,7 +346,6 @@ class Instance:
         if stored is None:
             raise answers.not_found()
         self.generation = stored.generation + 1
-        self.ref = ActorRef(self.actor_id, self.generation, serialise_key(self.key))
         return stored
 
     async def _create(self, input: Value) -> None:
@@ -315,7 +367,9 @@ class Instance:
         if stored is None:
             return
         for conn_id, data in stored.connections.items():
-            if conn_id in self._conns or any(conn.id == conn_id for conn in self._departed):
+            if conn_id in self._conns or conn_id in self._departing:
+                continue
+            if any(conn.id == conn_id for conn in self._departed):
                 continue
             try:
                 self._departed.append(self.saver.load_conn(conn_id, data))
@@ -362,7 +416,7 @@ class Instance:
         yielded = flushed
         while True:
             try:
-                job = inbox.take_nowait()
+                job = inbox.receive_nowait()
             except trio.WouldBlock:
                 drained = self.stopping and not work.unfinished
                 if drained and self.phase is Phase.DRAINING:
@@ -373,7 +427,7 @@ class Instance:
                     self._note_rest()
                     flusher.inline = False
                     await flusher.flush()
-                    job = await inbox.take()
+                    job = await inbox.receive()
                 turns, flushed = 0, trio.current_time()
                 yielded = flushed
             else:
@@ -389,6 +443,8 @@ class Instance:
                     # The others run, but nothing is flushed: what more of them arrives goes into the same flush.
                     await trio.lowlevel.checkpoint()
                     yielded = trio.current_time()
+            if isinstance(job, Call):
+                inbox.waiting_calls -= 1
             flusher.inline = True
             self.turn_hold = hold = Hold(self)
             try:
@@ -522,6 +578,8 @@ class Instance:
         self.saver.abandon()
         if lifecycle.goal is not Goal.SLEEP or self.start_error is not None:
             self._end_sessions()
+        if lifecycle.goal is Goal.RESTART:
+            self._go_back()
         self.flusher.inline = False
         self.flusher.flush_now()
         self._work = self._nursery = None
@@ -536,6 +594,15 @@ class Instance:
         for conn in self.conns.values():
             if conn._session is not None:
                 conn._session.look_again()
+
+    def _go_back(self) -> None:
+        """The next life begins with what is stored. That says, too, what is due and whose `on_disconnect` is."""
+        self.host.alarms.note(self.host.wall_clock() + _TRY_AGAIN)
+        if self.saver.keeps_conns:
+            self._departed.clear()
+            for session in self._departing.values():
+                session.forget_goodbye()
+            self._departing.clear()
 
     def end_error(self) -> PublicError:
         """What is answered to work that this life has taken and not done."""
@@ -785,10 +852,13 @@ class Instance:
     def forget(self, session: Session) -> None:
         """An events connection has ended: it is out of `conns` and of every subscription."""
         self.emitter.forget(session)
+        if session.conn.id in self._conns and self.saver.keeps_conns:
+            self._departing[session.conn.id] = session
         self.expel(session.conn)
 
     def post_disconnect(self, conn: Conn[Any, Any]) -> None:
         """`on_disconnect` of a connection that has ended, in its turn; of an actor that sleeps, when it wakes."""
+        self._departing.pop(conn.id, None)
         if "on_disconnect" in self.definition.hooks:
             if self.phase in (Phase.ASLEEP, Phase.STARTING):
                 self._departed.append(conn)

@@ -50,6 +50,26 @@ class Saver:
     Under `interval` nothing is held; changes are saved within a second. Under `none` only sleep and `save` save.
     """
 
+    __slots__ = (
+        "_asked",
+        "_committing",
+        "_conns",
+        "_held",
+        "_held_bytes",
+        "_instance",
+        "_lives_in",
+        "_not_before",
+        "_saved",
+        "_saves",
+        "_scope",
+        "_store",
+        "_timer",
+        "_unsaved",
+        "failed",
+        "gates",
+        "keeps_conns",
+    )
+
     def __init__(self, instance: "Instance", store: Store, durability: Durability) -> None:
         self._instance = instance
         self._store = store
@@ -57,13 +77,16 @@ class Saver:
         """Whether outputs have to be held."""
         self._saves: Final = store.durable and durability != "none"
         definition = instance.definition
-        self._keeps_conns: Final = (
+        self.keeps_conns: Final = (
             store.durable
             and "on_disconnect" in definition.hooks
             and definition.conn_state_codec is not None
             and definition.params_codec is not None
         )
+        """Whether connections are saved, so that `on_disconnect` runs also for those of a process that was killed."""
+        self._lives_in: TaskScope | None = None
         self._scope: TaskScope | None = None
+        """Where commits run; None where there is nothing that could be saved."""
         self._held: list[_Held] = []
         self._held_bytes = 0
         self._saved: bytes | None = None
@@ -79,11 +102,13 @@ class Saver:
     # -- lives --------------------------------------------------------------------------------------------------------
 
     def begin(self, scope: TaskScope, stored: Stored | None) -> None:
-        """A life begins; its commits run in `scope`. Without `stored` the actor is a new one."""
-        self._scope = scope
+        """A life begins; its commits run in `scope`. Without `stored` the actor is a new one, kept from `birth` on."""
+        self._lives_in = scope
+        self._scope = None if stored is None else scope
         self._saved = None if stored is None else stored.state
         self._unsaved = None
         self._committing = False
+        self._asked = False
         self._conns.clear()
         self._not_before = 0.0
         self.failed = False
@@ -92,6 +117,7 @@ class Saver:
         """What is kept of a new actor. Raises ValidationError for a state that is not of its type."""
         changes = self._collect(every_conn=False) or Changes()
         self._note_saved(changes)
+        self._scope = self._lives_in  # the store takes in order what it is given
         return changes
 
     async def finish(self) -> None:
@@ -139,7 +165,7 @@ class Saver:
         self, release: Callable[[], object], refuse: Callable[[PublicError], object] | None = None, size: int = 0
     ) -> None:
         """Call `release` once everything up to now is saved, after all that was held before."""
-        if self._scope is None:  # between two lives nothing changes
+        if self._scope is None:  # between two lives nothing changes, and before the first there is nothing to lose
             release()
             return
         self._held.append(_Held(release, refuse, size))
@@ -182,12 +208,12 @@ class Saver:
 
     def conn_changed(self, conn: Conn[Any, Any]) -> None:
         """A connection was admitted, or its code has run: `on_disconnect` will want it as it is."""
-        if self._keeps_conns and conn.kind == "events":
+        if self.keeps_conns and conn.kind == "events":
             self._conns[conn.id] = conn
 
     def conn_left(self, conn: Conn[Any, Any]) -> None:
         """Its `on_disconnect` has run."""
-        if self._keeps_conns and conn.kind == "events":
+        if self.keeps_conns and conn.kind == "events":
             self._conns[conn.id] = None
             self.touch()
 
@@ -196,8 +222,8 @@ class Saver:
     def settle(self) -> None:
         """The actor is about to wait: save, and release what waits for that."""
         self._asked = False
-        if self._committing or self._scope is None:
-            return  # it goes with the next commit
+        if self._committing or self._scope is None or self.failed:
+            return  # it goes with the next commit, or nowhere
         now = trio.current_time()
         if now < self._not_before:
             self._cancel_timer()
@@ -241,7 +267,7 @@ class Saver:
             self._not_before = trio.current_time() + (perf_counter() - began) * (_SHARE - 1)
         if state == self._saved:
             self._saved, state = state, None  # the same object next time, which is compared at once
-        if every_conn and self._keeps_conns:
+        if every_conn and self.keeps_conns:
             self._conns.update((conn.id, conn) for conn in instance.conns.values() if conn.kind == "events")
         conns = {id_: None if conn is None else self._dump_conn(conn) for id_, conn in self._conns.items()}
         self._conns.clear()

@@ -395,6 +395,10 @@ class Session:
             self._told = True
             self.instance.post_disconnect(self.conn)
 
+    def forget_goodbye(self) -> None:
+        """Its `on_disconnect` is another's to run."""
+        self._told = True
+
     def renew(self) -> None:
         """The actor lives again. What its last life has not done will not be done."""
         self._posted = 0
@@ -503,27 +507,24 @@ class Session:
             payload = self.format.codec.encode_to_client(ActionResponse(job.id, output))
         except EncodeError as error:
             logger.error("%s: the result of %s cannot travel: %s", self.instance.describe(), job.action.name, error)
-            self._send(answers.error_message(internal_error(), job.id))
+            self._send(answers.error_message(internal_error(), job.id), partial(self._answer_unsaved, job.id))
             return
         if len(payload) > self.instance.host.limits.outgoing_message:
-            self._send(answers.error_message(answers.outgoing_too_long(), job.id))
+            too_long = answers.error_message(answers.outgoing_too_long(), job.id)
+            self._send(too_long, partial(self._answer_unsaved, job.id))
             return
-        frame = self.format.frame(payload)
-        if self.instance.gate is None:
-            self.outbox.put(frame)
-        else:
-            self.instance.gate.hold(partial(self.outbox.put, frame), partial(self._answer_unsaved, job.id))
+        self._put(self.format.frame(payload), partial(self._answer_unsaved, job.id))
 
     def _answer_unsaved(self, action_id: int, error: PublicError) -> None:
         """Instead of an answer that tells what could not be saved."""
         message = answers.error_message(error, action_id, self.instance.ref)
         self.outbox.put(self.format.frame(self.format.codec.encode_to_client(message)))
 
-    def _put(self, frame: bytes) -> None:
+    def _put(self, frame: bytes, refuse: Callable[[PublicError], object] | None = None) -> None:
         if self.instance.gate is None:
             self.outbox.put(frame)
         else:
-            self.instance.gate.hold(partial(self.outbox.put, frame))
+            self.instance.gate.hold(partial(self.outbox.put, frame), refuse)
 
     def _out(self, step: Callable[[], object]) -> None:
         """Do it in order with what waits for the store."""
@@ -537,14 +538,15 @@ class Session:
         if job is not None:
             self._settle(job)
         if not self._ended:
-            self._send(answers.error_message(error, action_id, self.instance.ref))
+            message = answers.error_message(error, action_id, self.instance.ref)
+            self._send(message, partial(self._answer_unsaved, action_id))
 
     def _settle(self, job: ActionJob) -> None:
         self._charge(-1, -job.size)
         if self._calls.get(job.id) is job:
             del self._calls[job.id]
 
-    def _send(self, message: ToClient) -> None:
+    def _send(self, message: ToClient, refuse: Callable[[PublicError], object] | None = None) -> None:
         codec = self.format.codec
         try:
             payload = codec.encode_to_client(message)
@@ -555,7 +557,7 @@ class Session:
             assert isinstance(message, Error)  # all others were measured before
             short = Error(message.group, message.code, message.message[:1000], UNDEFINED, message.action_id)
             payload = codec.encode_to_client(short)
-        self._put(self.format.frame(payload))
+        self._put(self.format.frame(payload), refuse)
 
     def _send_extension(self, message: extension.ExtensionToClient) -> None:
         self._put(self.format.extension_frame(extension.encode(message)))
