@@ -78,6 +78,17 @@ class _Group:
 class Emitter:
     """Who subscribed to what."""
 
+    __slots__ = (
+        "_audiences",
+        "_backlog",
+        "_by_event",
+        "_definition",
+        "_flusher",
+        "_limits",
+        "emitted",
+        "gate",
+    )
+
     def __init__(self, definition: ActorDefinition, limits: Limits, backlog: Backlog, flusher: Flusher) -> None:
         self._definition = definition
         self._limits = limits

@@ -7,7 +7,7 @@ import trio
 from trivet.errors import PublicError
 from trivet.limits import Limits
 from trivet.runtime import answers
-from trivet.runtime.calls import ActionJob, Call, Job, NoJob, StatelessJob
+from trivet.runtime.calls import ActionJob, Job, NoJob, StatelessJob
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,12 +19,15 @@ _CROWD: Final = 4
 class Inbox:
     """The jobs of one life, in the order of their arrival."""
 
-    __slots__ = ("_jobs", "_limit", "_send", "waiting_calls")
+    __slots__ = ("_jobs", "_limit", "_send", "receive", "receive_nowait", "waiting_calls")
 
     def __init__(self, limits: Limits) -> None:
         self._limit = limits.inbox
         self._send, self._jobs = trio.open_memory_channel[Job](float("inf"))  # bounded by `post` and `post_call`
+        self.receive: Final = self._jobs.receive
+        self.receive_nowait: Final = self._jobs.receive_nowait
         self.waiting_calls = 0
+        """Of the jobs, those that are calls. Whoever takes one counts it off."""
 
     def post(self, job: Job) -> None:
         """Queue a job that is never refused while the actor lives: connect, disconnect, turn.
@@ -61,19 +64,6 @@ class Inbox:
     def empty(self) -> bool:
         """Whether nothing waits."""
         return self._jobs.statistics().current_buffer_used == 0
-
-    def take_nowait(self) -> Job:
-        """The next job. Raises trio.WouldBlock."""
-        return self._count(self._jobs.receive_nowait())
-
-    async def take(self) -> Job:
-        """The next job, once there is one."""
-        return self._count(await self._jobs.receive())
-
-    def _count(self, job: Job) -> Job:
-        if isinstance(job, Call):
-            self.waiting_calls -= 1
-        return job
 
     def close(self, error: "Callable[[], PublicError]") -> None:
         """Take nothing more, and fail what is left."""

@@ -313,7 +313,7 @@ class Instance:
         assert self._work is not None
         try:
             stored = None if self._is_new else await self._load()
-            saver.begin(self._work.saving, stored)
+            saver.begin(self._work.beside, stored)
             self.schedules.begin({} if stored is None else dict(stored.schedules))
             with self.caused_by(None):
                 actor = self.actor = definition.cls()

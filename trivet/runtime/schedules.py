@@ -53,11 +53,20 @@ class Schedules:
     At most `Limits.schedules` of one actor wait: PublicError `schedule.max_schedules_exceeded`.
     """
 
+    __slots__ = (
+        "_changed",
+        "_entries",
+        "_fired",
+        "_instance",
+        "_lives",
+        "_timer",
+    )
+
     def __init__(self, instance: "Instance") -> None:
         self._instance = instance
         self._entries: dict[str, Schedule] = {}
-        self._changed: set[str] = set()
-        self._fired: set[str] = set()
+        self._changed: dict[str, None] = {}  # dicts are smaller than sets while they are empty
+        self._fired: dict[str, None] = {}
         self._timer: TimerHandle | None = None
         self._lives = False
 
@@ -152,7 +161,7 @@ class Schedules:
 
     def take_changes(self) -> dict[str, bytes | None]:
         """What has changed since the last time."""
-        changed, self._changed = self._changed, set()
+        changed, self._changed = self._changed, {}
         entries = self._entries
         return {id_: _dump(entries[id_]) if id_ in entries else None for id_ in changed}
 
@@ -163,7 +172,7 @@ class Schedules:
 
     def finished(self, entry: Schedule) -> None:
         """An action that was due has run."""
-        self._fired.discard(entry.id)
+        self._fired.pop(entry.id, None)
         if self._entries.get(entry.id) is not entry:
             return  # cancelled or replaced meanwhile
         due = self._following(entry)
@@ -230,7 +239,7 @@ class Schedules:
         self._note_change(id_)
 
     def _note_change(self, id_: str) -> None:
-        self._changed.add(id_)
+        self._changed[id_] = None
         self._instance.saver.touch()
         if self._lives:
             self._arm()
@@ -252,7 +261,7 @@ class Schedules:
         now = self._now()
         for entry in self.list():
             if entry.due <= now and entry.id not in self._fired:
-                self._fired.add(entry.id)
+                self._fired[entry.id] = None
                 self._instance.run_scheduled(entry)
         self._arm()
 

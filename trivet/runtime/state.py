@@ -36,6 +36,8 @@ class StoredState:
 class State:
     """Holds what `self.state` is. Without a codec the actor has none."""
 
+    __slots__ = ("_codec", "_encoder", "_known", "value")
+
     def __init__(self, codec: StateCodec | None) -> None:
         self._codec = codec
         self._encoder = None if codec is None else codec.encoder()

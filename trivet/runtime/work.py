@@ -13,11 +13,21 @@ from trivet.runtime.scope import TaskScope
 class Work:
     """The tasks of one life. `on_less` is called whenever there is less of what sleep and stop have to wait for."""
 
+    __slots__ = (
+        "_on_less",
+        "background",
+        "beside",
+        "calls",
+        "running",
+        "sockets",
+        "vigils",
+    )
+
     def __init__(self, nursery: trio.Nursery, on_less: Callable[[], None]) -> None:
         self.background = TaskScope(nursery)
         """`run`, and what the actor has started: cancelled when the life draws to its end."""
-        self.saving = TaskScope(nursery)
-        self._outside = TaskScope(nursery)
+        self.beside = TaskScope(nursery)
+        """Everything else: calls outside the turn, handlers of sockets, commits."""
         self._on_less = on_less
         self.calls = 0
         """Calls, raw requests and other work outside the turn that a stop waits for."""
@@ -41,7 +51,7 @@ class Work:
     def run_outside(self, fn: Callable[[*Ts], Awaitable[object]], *args: *Ts) -> trio.CancelScope:
         """Run something outside the turn that a stop waits for. What it raises is logged."""
         self.calls += 1
-        return self._outside.start_soon(self._count_call, fn, args)
+        return self.beside.start_soon(self._count_call, fn, args)
 
     async def _count_call(self, fn: Callable[..., Awaitable[object]], args: tuple[Any, ...]) -> None:
         try:
@@ -53,7 +63,7 @@ class Work:
     def run_socket(self, fn: Callable[[], Awaitable[object]]) -> trio.CancelScope:
         """Run the handler of a raw WebSocket."""
         self.sockets += 1
-        return self._outside.start_soon(self._count_socket, fn)
+        return self.beside.start_soon(self._count_socket, fn)
 
     async def _count_socket(self, fn: Callable[[], Awaitable[object]]) -> None:
         try:
