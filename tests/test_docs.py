@@ -138,8 +138,8 @@ def test_the_tests_that_prove_a_claim_exist(path: Path) -> None:
 
 def test_every_source_of_the_comparison_is_given_and_used() -> None:
     table, _, sources = (ROOT / "docs" / "comparison.md").read_text().partition("## Sources")
-    given = re.findall(r"^\* \[([A-Z]\d)\]", sources, re.MULTILINE)
-    assert sorted(set(re.findall(r"\[([A-Z]\d)\]", table))) == sorted(given)
+    given = re.findall(r"^\* \[([A-Z]\d+)\]", sources, re.MULTILINE)
+    assert sorted(set(re.findall(r"\[([A-Z]\d+)\]", table))) == sorted(given)
 
 
 @pytest.mark.parametrize(
