@@ -331,7 +331,7 @@ def write(benchmark: Benchmark, settings: Settings, runs: Sequence[Run], skipped
 
 def command(benchmark: Benchmark, arguments: Sequence[str] | None = None) -> int:
     """Run a benchmark as a command. Ctrl-C reports what there is."""
-    settings = _parse(benchmark, arguments)
+    settings = parse(benchmark, arguments)
     use_source_tree()
     signal.signal(signal.SIGTERM, _terminate)  # the processes are ended on the way out
     runs: list[Run] = []
@@ -357,7 +357,8 @@ def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
     sys.exit(143)
 
 
-def _parse(benchmark: Benchmark, arguments: Sequence[str] | None) -> Settings:
+def parse(benchmark: Benchmark, arguments: Sequence[str] | None) -> Settings:
+    """The command line; with no arguments, the defaults."""
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{benchmark.name}", description=benchmark.description)
     peers = ",".join(benchmark.all_peers)
     parser.add_argument("--pairs", type=positive, default=7, metavar="N", help="repetitions, interleaved (7)")

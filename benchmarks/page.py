@@ -5,16 +5,19 @@ python -m benchmarks.page benchmarks/results/*.json
 
 import argparse
 import json
-import shutil
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for `python benchmarks/page.py`
 
+import attrs
+
 from benchmarks import actions, actors, contention, fanout
-from benchmarks.harness import Benchmark, Column
+from benchmarks.harness import Benchmark, Column, Line, Run, Verdict, judge, parse, summarise
+from benchmarks.plots import plot_runs
 from trivet.bench.figures import number
 
 _DOCS: Final = Path(__file__).parent.parent / "docs"
@@ -97,46 +100,58 @@ def _table(rows: Sequence[Sequence[str]], left: int) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in (head, rule, *body)) + "\n"
 
 
-def _case_table(benchmark: Benchmark, lines: Sequence[Mapping[str, Any]]) -> str:
-    """A row for each peer; under it, trivet's ratio to it."""
-    used = [column for column in benchmark.columns if any(column.name in line["figures"] for line in lines)]
-    rows = [["", *(column.heading for column in used)]]
+def _case_table(benchmark: Benchmark, lines: Sequence[Line]) -> str:
+    """A row for each peer; under them, trivet's ratios to each."""
+    used = [column for column in benchmark.columns if any(column.name in line.figures for line in lines)]
+    rows = [["", "pairs", *(column.heading for column in used)]]
     for line in lines:
-        ratio = line["reference"] is not None
-        label = f"*{line['peer']} / {line['reference']}*" if ratio else str(line["peer"])
-        rows.append([label, *(_cell(column, line["figures"].get(column.name), ratio=ratio) for column in used)])
+        ratio = line.reference is not None
+        label = f"*{line.peer} / {line.reference}*" if ratio else line.peer
+        cells = [_cell(column, line.figures.get(column.name), ratio=ratio) for column in used]
+        rows.append([label, str(line.pairs), *cells])
     return _table(rows, 1)
 
 
-def _targets_table(targets: Sequence[Mapping[str, Any]]) -> str:
+def _verdicts_table(verdicts: Sequence[Verdict]) -> str:
     rows = [["aim", "", "figure", ""]]
-    for verdict in targets:
-        target = verdict["target"]
-        bound = f"{'at least' if target['at_least'] else 'at most'} {target['bound']:.4g}"
-        rows.append([target["text"], bound, number(verdict["figure"]), "met" if verdict["met"] else "**not met**"])
+    for verdict in verdicts:
+        target = verdict.target
+        bound = f"at {'least' if target.at_least else 'most'} {target.bound:.4g}"
+        if verdict.figure is None:
+            rows.append([target.text, bound, "", "not measured"])
+        else:
+            rows.append([target.text, bound, number(verdict.figure), "met" if verdict.met else "**not met**"])
     return _table(rows, 2)
 
 
-def section(benchmark: Benchmark, document: Mapping[str, Any], plot: str | None) -> str:
+def read_runs(documents: Sequence[Mapping[str, Any]]) -> list[Run]:
+    """The runs of several documents of one benchmark; each has its own pairs."""
+    runs: list[Run] = []
+    for document in documents:
+        first = max((run.pair for run in runs), default=-1) + 1
+        runs += [attrs.evolve(run, pair=first + run.pair) for run in (Run(**fields) for fields in document["runs"])]
+    return runs
+
+
+def section(benchmark: Benchmark, documents: Sequence[Mapping[str, Any]], plot: str | None) -> str:
     """One benchmark's part of the page."""
-    settings = document["settings"]
-    pairs = sorted({line["pairs"] for line in document["summary"]})
-    shown = f"{pairs[0]} to {pairs[-1]}" if len(pairs) > 1 else str(pairs[0])
-    text = f"## {_TITLES[benchmark.name]}\n\n{benchmark.description} {benchmark.notes}\n\n"
-    text += f"{document['date'][:10]}, {shown} interleaved pairs of {settings['seconds']:g} s each"
-    text += f", at a load average of {document['machine']['load average']} when it ended.\n\n"
-    if document["targets"]:
-        text += _targets_table(document["targets"]) + "\n"
-    for case in dict.fromkeys(line["case"] for line in document["summary"]):
-        lines = [line for line in document["summary"] if line["case"] == case]
-        text += f"### {case[0].upper()}{case[1:]}\n\n{_case_table(benchmark, lines)}\n"
+    runs = read_runs(documents)
+    lines = summarise(benchmark, benchmark.cases(parse(benchmark, [])), runs)
+    seconds = sorted({document["settings"]["seconds"] for document in documents})
+    loads = [document["machine"]["load average"] for document in documents]
+    text = f"## {_TITLES[benchmark.name]}\n\n{textwrap.fill(f'{benchmark.description} {benchmark.notes}', 118)}\n\n"
+    text += f"{max(document['date'] for document in documents)[:10]}; each measurement took"
+    text += f" {' or '.join(f'{s:g}' for s in seconds)} s; the load average of the whole machine at the end was"
+    text += f" {', '.join(loads)}.\n\n"
+    if benchmark.targets:
+        text += _verdicts_table(judge(benchmark.targets, runs)) + "\n"
+    for case in dict.fromkeys(line.case for line in lines):
+        own = [line for line in lines if line.case == case]
+        text += f"### {case[0].upper()}{case[1:]}\n\n{_case_table(benchmark, own)}\n"
     if benchmark.name == "actors":
         text += _PUBLISHED + "\n"
     if plot is not None:
         text += f"![{benchmark.name}]({plot})\n\n"
-    if document["skipped"]:
-        missing = "; ".join(f"{what} ({str(why).splitlines()[0][:60]})" for what, why in document["skipped"].items())
-        text += f"Not measured: {missing}.\n\n"
     return text
 
 
@@ -144,23 +159,23 @@ def main() -> int:
     """Run as a command."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.page", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("results", nargs="+", type=Path, metavar="JSON")
+    parser.add_argument("--note", default="", help="a sentence on the machine and what else it did")
     arguments = parser.parse_args()
-    documents = {json.loads(path.read_text())["benchmark"]: path for path in arguments.results}
+    documents = [json.loads(path.read_text()) for path in arguments.results]
     text, about = _INTRODUCTION, dict[str, Any]()
     for benchmark in _BENCHMARKS:
-        path = documents.get(benchmark.name)
-        if path is None:
+        own = [document for document in documents if document["benchmark"] == benchmark.name]
+        if not own:
             continue
-        document = json.loads(path.read_text())
-        about |= document["machine"]
-        plot = path.with_suffix(".png")
-        name = None
-        if plot.exists():
-            name = f"benchmarks-{benchmark.name}.png"
-            shutil.copy(plot, _DOCS / name)
-        text += section(benchmark, document, name)
+        for document in own:
+            about |= document["machine"]
+        plot = _DOCS / f"benchmarks-{benchmark.name}.png"
+        drawn = plot_runs(benchmark, read_runs(own), plot)
+        print(drawn)
+        text += section(benchmark, own, plot.name if plot.exists() else None)
     about.pop("load average", None)
-    text += "## Where\n\n" + ", ".join(f"{name} {value}" for name, value in about.items()) + ".\n\n" + _AGAIN
+    text += "## Where\n\n" + ", ".join(f"{name} {value}" for name, value in about.items())
+    text += f".\n\n{arguments.note}\n\n{_AGAIN}" if arguments.note else f".\n\n{_AGAIN}"
     (_DOCS / "benchmarks.md").write_text(text)
     return 0
 

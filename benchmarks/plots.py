@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trivet.bench.figures import Histogram, median
+from trivet.bench.figures import Histogram, median, number
 
 if TYPE_CHECKING:
     from benchmarks.harness import Benchmark, Run
@@ -33,7 +33,7 @@ def plot_runs(benchmark: "Benchmark", runs: "Sequence[Run]", path: Path) -> str:
         shown = {peer: value for peer, value in values.items() if value == value}
         colors = ["tab:blue" if peer.startswith("trivet") else "lightgray" for peer in shown]
         drawn = bars.barh(list(shown), list(shown.values()), color=colors)
-        bars.bar_label(drawn, [f" {value:.3g}" for value in shown.values()], fontsize=8)
+        bars.bar_label(drawn, [f" {number(value)}" for value in shown.values()], fontsize=8)
         bars.invert_yaxis()
         bars.set_title(f"{case}: {column.heading}", fontsize=9)
         bars.margins(x=0.15)
@@ -51,7 +51,7 @@ def plot_runs(benchmark: "Benchmark", runs: "Sequence[Run]", path: Path) -> str:
 def _draw_curves(axis, runs: "Sequence[Run]", peers: Sequence[str]) -> None:  # type: ignore[no-untyped-def]  # matplotlib's Axes
     """The share of messages that took longer than so much, as HDR histograms are drawn."""
     empty = True
-    for peer in peers:
+    for index, peer in enumerate(peers):
         names = dict.fromkeys(name for run in runs if run.peer == peer for name in run.histograms)
         for style, name in zip(("-", "--"), names, strict=False):
             merged = Histogram()
@@ -62,7 +62,8 @@ def _draw_curves(axis, runs: "Sequence[Run]", peers: Sequence[str]) -> None:  # 
             if points:
                 empty = False
                 width = 2.0 if peer.startswith("trivet") else 0.9
-                axis.plot(*zip(*points, strict=True), style, label=f"{peer}, {name}", linewidth=width)
+                label = peer if style == "-" else f"{peer}, {name}"
+                axis.plot(*zip(*points, strict=True), style, color=f"C{index % 10}", label=label, linewidth=width)
     if empty:
         axis.axis("off")
         return
