@@ -6,7 +6,6 @@ queued for every recipient. Nothing is written until the emitter is about to wai
 gathered for it in one non-blocking send, and a writer task is started only for what the transport did not take.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
@@ -114,7 +113,7 @@ class Outbox(FrameQueue, SendChannel[bytes]):
         self._slow_timer: TimerHandle | None = None
         self._room: trio.Event | None = None
         # Of a resumable outbox: counted frames that were sent, and how many before them are acknowledged.
-        self._unacknowledged: deque[bytes] = deque()
+        self._unacknowledged: list[bytes] = []
         self._unacknowledged_bytes = 0
         self._acknowledged = 0
         self._claimed = 0
@@ -159,7 +158,7 @@ class Outbox(FrameQueue, SendChannel[bytes]):
     def put_first(self, frame: bytes) -> None:
         """Queue a frame of the transport's own before all others, and see to a flush."""
         self._part()
-        self._queue.appendleft(Control(frame))
+        self._queue.insert(0, Control(frame))
         self._queued_bytes += len(frame)
         self._mark()
 
@@ -301,7 +300,7 @@ class Outbox(FrameQueue, SendChannel[bytes]):
         self._writing = False  # who writes to the old transport finds that it is no longer the one
         self._cancel_slow_timer()
         unsent = [frame for frame in self._queue if not isinstance(frame, Control)]
-        self._queue = deque([*self._unacknowledged, *unsent])
+        self._queue = [*self._unacknowledged, *unsent]
         self._droppable = sum(frame.__class__ is Droppable for frame in self._queue)
         self._queued_bytes = sum(map(len, self._queue))
         self._unacknowledged.clear()
@@ -319,10 +318,11 @@ class Outbox(FrameQueue, SendChannel[bytes]):
             return False
         if self._transport is not None:
             self.detach()
-        for _ in range(received - self._acknowledged):
-            frame = self._queue.popleft()
+        count = received - self._acknowledged
+        for frame in self._queue[:count]:
             self._queued_bytes -= len(frame)
             self._droppable -= frame.__class__ is Droppable
+        del self._queue[:count]
         self._acknowledged = self._claimed = received
         self._transport = transport
         self._note_backlog()
@@ -346,9 +346,10 @@ class Outbox(FrameQueue, SendChannel[bytes]):
         return self._acknowledged + len(self._unacknowledged) + on_their_way
 
     def _forget_claimed(self) -> None:
-        while self._acknowledged < self._claimed and self._unacknowledged:
-            self._unacknowledged_bytes -= len(self._unacknowledged.popleft())
-            self._acknowledged += 1
+        count = min(self._claimed - self._acknowledged, len(self._unacknowledged))
+        self._unacknowledged_bytes -= sum(map(len, self._unacknowledged[:count]))
+        del self._unacknowledged[:count]
+        self._acknowledged += count
 
     def _retain(self, sent: Iterable[bytes]) -> None:
         for frame in sent:
@@ -383,7 +384,7 @@ class Outbox(FrameQueue, SendChannel[bytes]):
             self.break_()
             return
         self._part()
-        self._queue = deque(list(self._begun()))
+        self._queue = list(self._begun())
         self._droppable = sum(frame.__class__ is Droppable for frame in self._queue)
         self._queued_bytes = sum(map(len, self._queue)) - self._head_sent
         self._note_backlog()
@@ -490,13 +491,17 @@ class Outbox(FrameQueue, SendChannel[bytes]):
             return
         self._queued_bytes -= taken
         taken += self._head_sent
-        while queue and taken >= len(queue[0]):
-            frame = queue.popleft()
+        count = 0
+        for frame in queue:
+            if taken < len(frame):
+                break
             taken -= len(frame)
-            self._sent += 1
+            count += 1
             self._droppable -= frame.__class__ is Droppable
-            if self._on_broken is not None:
-                self._retain((frame,))
+        if self._on_broken is not None:
+            self._retain(queue[:count])
+        del queue[:count]
+        self._sent += count
         self._head_sent = taken
 
     async def _write(self, transport: Transport) -> None:

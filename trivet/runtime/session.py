@@ -1,7 +1,6 @@
 """One events connection: its admission, its incoming messages in order, its subscriptions, its end."""
 
 import secrets
-from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -149,7 +148,7 @@ class Session:
         self._told = False
         # Messages that have not been released; serial actions released to the inbox but not started; whether a
         # concurrent action or a subscription was released and has not taken effect yet.
-        self._incoming: deque[Incoming] = deque()
+        self._incoming: list[Incoming] = []
         self._posted = 0
         self._starting = False
         self._unanswered = 0
@@ -423,17 +422,17 @@ class Session:
                 if action is not None and action.concurrent:
                     if self._posted:
                         return
-                    self._incoming.popleft()
+                    del self._incoming[0]
                     self._starting = self.instance.start_concurrent(self._job(incoming, message, action))
                     if self._starting:
                         return
                     continue  # it is answered; what is behind it goes on
-                self._incoming.popleft()
+                del self._incoming[0]
                 self._post(incoming, message, action)
             else:
                 if self._posted:
                     return
-                self._incoming.popleft()
+                del self._incoming[0]
                 if not self._subscribe(message):
                     return
 
@@ -466,7 +465,7 @@ class Session:
         """Calls that may never be released count against the actor no longer."""
         for incoming in self._incoming:
             self._charge(0, -incoming.size)
-        self._incoming = deque(attrs.evolve(incoming, size=0) for incoming in self._incoming)
+        self._incoming = [attrs.evolve(incoming, size=0) for incoming in self._incoming]
 
     def _cancel(self, call_id: int) -> None:
         """Nobody wants the result of a call any more. It overtakes what waits."""

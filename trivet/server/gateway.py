@@ -1,7 +1,6 @@
 """What every connection of one server shares: the host of the actors, who is welcome, and what goes on."""
 
-from collections.abc import Collection, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final, final
 
 import attrs
@@ -12,6 +11,7 @@ from trivet.protocol.gateway import Route
 from trivet.raw import Response
 from trivet.runtime.host import Host
 from trivet.server.access import ServerToken
+from trivet.server.during import During
 from trivet.server.http import BodyBudget, Head, HttpError
 from trivet.server.origins import Origins
 from trivet.server.peers import Peers
@@ -76,15 +76,16 @@ class Gateway:
         self._working = 0
         self._idle: trio.Event | None = None
 
-    @contextmanager
-    def connection(self) -> Generator[bool, None, None]:
+    def connection(self) -> During[bool]:
         """Count one connection while it lasts. False when there are far too many to even tell it so."""
         self._connections += 1
-        try:
-            # A client that is told can say why and when to retry; those that come on top of these are not told.
-            yield self._connections <= self.limits.connections + _spare(self.limits.connections)
-        finally:
-            self._connections -= 1
+        # A client that is told can say why and when to retry; those that come on top of these are not told.
+        return During(
+            self._connections <= self.limits.connections + _spare(self.limits.connections), self._end_connection
+        )
+
+    def _end_connection(self) -> None:
+        self._connections -= 1
 
     def check(self) -> None:
         """Raise the PublicError that refuses work now: `actor.stopping`, `guard.service_unavailable`."""
@@ -112,32 +113,26 @@ class Gateway:
                 return
         self._token.check(head, route, offered)
 
-    @contextmanager
-    def request(self) -> Generator[None, None, None]:
+    def request(self) -> During[None]:
         """Count one request until it is answered."""
         self._requests += 1
-        with self._work():
-            yield
+        self._working += 1
+        return During(None, self._end_work)
 
-    @contextmanager
-    def websocket(self) -> Generator[None, None, None]:
+    def websocket(self) -> During[None]:
         """Count one WebSocket that an actor serves."""
         self._websockets += 1
-        try:
-            with self._work():
-                yield
-        finally:
-            self._websockets -= 1
-
-    @contextmanager
-    def _work(self) -> Generator[None, None, None]:
         self._working += 1
-        try:
-            yield
-        finally:
-            self._working -= 1
-            if not self._working and self._idle is not None:
-                self._idle.set()
+        return During(None, self._end_websocket)
+
+    def _end_websocket(self) -> None:
+        self._websockets -= 1
+        self._end_work()
+
+    def _end_work(self) -> None:
+        self._working -= 1
+        if not self._working and self._idle is not None:
+            self._idle.set()
 
     async def idle(self) -> None:
         """Wait until no request is unanswered and no actor serves a WebSocket."""

@@ -4,8 +4,7 @@ from collections.abc import Iterator
 from typing import Final, TypeAlias, final
 
 import attrs
-from wsproto.connection import SERVER, Connection, ConnectionState
-from wsproto.events import BytesMessage, CloseConnection, Ping, TextMessage
+from wsproto.frame_protocol import Frame, FrameProtocol, Opcode, ParseFailed
 
 INVALID_UTF8: Final = 1007
 
@@ -46,10 +45,11 @@ Incoming: TypeAlias = str | bytes | PingReceived | CloseReceived | ProtocolViola
 class IncomingMessages:
     """What a client sends, as whole messages. Holds at most one message within the limit, and one received piece."""
 
-    __slots__ = ("_connection", "_deaf", "_gathered", "_ignoring", "_limit", "closed")
+    __slots__ = ("_deaf", "_frames", "_gathered", "_ignoring", "_limit", "closed")
 
     def __init__(self, limit: int, trailing_data: bytes = b"") -> None:
-        self._connection = Connection(SERVER, trailing_data=trailing_data)
+        self._frames = FrameProtocol(client=False, extensions=[])
+        self._frames.receive_bytes(trailing_data)
         self._limit = limit
         # Fragments may be of one byte, or empty, so each is added at once to what came before it.
         self._gathered = bytearray()
@@ -66,43 +66,50 @@ class IncomingMessages:
     def feed(self, data: bytes) -> None:
         """Take what was received; `events` says what it was."""
         if not self._deaf:
-            self._connection.receive_data(data)
+            self._frames.receive_bytes(data)
 
     def events(self) -> Iterator[Incoming]:
         """What was received since, in order."""
         if self._deaf:
             return
-        for event in self._connection.events():
-            if isinstance(event, (TextMessage, BytesMessage)):
-                yield None if self._ignoring else self._gather(event)
-            elif isinstance(event, Ping):
-                yield PingReceived(bytes(event.payload))
-            elif isinstance(event, CloseConnection):
-                self._deaf = True
-                self._gathered = bytearray()
-                code, reason = int(event.code), event.reason or ""
-                # wsproto reports its own verdict like the peer's close frame, and differs only in its state.
-                if self._connection.state is ConnectionState.OPEN:
-                    yield ProtocolViolated(code, "invalid UTF-8" if code == INVALID_UTF8 else reason)
-                else:
+        try:
+            for frame in self._frames.received_frames():
+                if frame.opcode is Opcode.TEXT or frame.opcode is Opcode.BINARY:
+                    yield None if self._ignoring else self._gather(frame)
+                elif frame.opcode is Opcode.PING:
+                    assert isinstance(frame.payload, (bytes, bytearray))
+                    yield PingReceived(bytes(frame.payload))
+                elif frame.opcode is Opcode.CLOSE:
+                    self._end()
                     self.closed = True
-                    yield CloseReceived(code, reason)
-                return
-            else:
-                yield None
+                    assert isinstance(frame.payload, tuple)
+                    code, reason = frame.payload
+                    yield CloseReceived(int(code), reason or "")
+                    return
+                else:
+                    yield None
+        except ParseFailed as error:
+            self._end()
+            code = int(error.code)
+            yield ProtocolViolated(code, "invalid UTF-8" if code == INVALID_UTF8 else str(error))
 
-    def _gather(self, event: TextMessage | BytesMessage) -> str | bytes | MessageTooLong | None:
-        data = event.data if isinstance(event, TextMessage) else bytes(event.data)
+    def _end(self) -> None:
+        self._deaf = True
+        self._gathered = bytearray()
+
+    def _gather(self, frame: Frame) -> str | bytes | MessageTooLong | None:
+        assert not isinstance(frame.payload, tuple)
+        data = frame.payload if isinstance(frame.payload, str) else bytes(frame.payload)
         # wsproto has decoded it, and has checked that it is UTF-8.
         encoded = data.encode() if isinstance(data, str) and not data.isascii() else data
         if len(self._gathered) + len(encoded) > self._limit:
             self._ignoring = True
             self._gathered = bytearray()
             return MessageTooLong()
-        if event.message_finished and not self._gathered:
+        if frame.message_finished and not self._gathered:
             return data
         self._gathered += encoded.encode() if isinstance(encoded, str) else encoded
-        if not event.message_finished:
+        if not frame.message_finished:
             return None
         gathered, self._gathered = self._gathered, bytearray()
         return gathered.decode() if isinstance(data, str) else bytes(gathered)

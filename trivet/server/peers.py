@@ -6,14 +6,14 @@ proxy's address: there the limits are the proxy's business, and here they are se
 
 import ipaddress
 import math
-from collections.abc import Generator
-from contextlib import contextmanager
+from functools import partial
 from typing import Final, final
 
 import trio
 
 from trivet.limits import Limits
 from trivet.runtime.logs import logger
+from trivet.server.during import During
 from trivet.server.http import HttpError
 
 # What ends a WebSocket that is over a limit.
@@ -136,28 +136,26 @@ class Peers:
     def __len__(self) -> int:
         return len(self._present) + len(self._absent)
 
-    @contextmanager
-    def connection(self, address: str | None) -> Generator[Visit | None, None, None]:
+    def connection(self, address: str | None) -> During[Visit | None]:
         """One connection while it lasts; None for one that is not limited."""
         key = _key(address)
         if key is None:
-            yield None
-            return
+            return _UNLIMITED
         now = trio.current_time()
         who = self._present.get(key) or self._absent.pop(key, None) or _Peer(self._limits, now)
         self._present[key] = who
         who.connections += 1
         visit = self._judge(who, now)
         who.admitted += visit.admitted
-        try:
-            yield visit
-        finally:
-            who.admitted -= visit.admitted
-            who.connections -= 1
-            if not who.connections:
-                del self._present[key]
-                self._absent[key] = who
-                self._forget()
+        return During(visit, partial(self._leave, key, who, visit))
+
+    def _leave(self, key: str, who: _Peer, visit: Visit) -> None:
+        who.admitted -= visit.admitted
+        who.connections -= 1
+        if not who.connections:
+            del self._present[key]
+            self._absent[key] = who
+            self._forget()
 
     def _judge(self, who: _Peer, now: float) -> Visit:
         if who.admitted >= self._limits.peer_connections:
@@ -207,3 +205,6 @@ def _key(address: str | None) -> str | None:
 
 def _rate_limit(excess: str) -> HttpError:
     return HttpError(429, "guard", "rate_limit", f"{excess} from this address", close=True)
+
+
+_UNLIMITED: Final[During[Visit | None]] = During(None, lambda: None)
