@@ -8,6 +8,7 @@ from tests.runtime.test_sessions import Returning
 from trivet import Actor, Conn, Event, Limits, Registry, action
 from trivet.protocol.messages import ActionRequest, SubscriptionRequest
 from trivet.runtime.host import open_host
+from trivet.runtime.lifecycle import Goal
 
 LIMITS = Limits(outbox_soft_messages=7)
 
@@ -61,7 +62,7 @@ async def test_an_actor_that_stops_waits_for_a_subscription_that_is_being_decide
         client = Returning(host, instance)
         await client.open()
         client.session.receive(SubscriptionRequest("slow", True))
-        instance.request_stop(destroy=False)
+        instance.request_end(Goal.STOP)
         await instance.ended.wait()
         assert isinstance(instance.actor, Feed)
         assert instance.actor.left == [client.session.conn.id]
