@@ -82,7 +82,8 @@ RivetKit publishes figures of its own ([rivet.dev](https://rivet.dev/), read in 
 p50 and 8.11 ms p99, the round trip from a request to the first reply of a newly created actor, on a cluster of three
 zones; and 72.4 KB for a running actor, by the growth of resident memory, with its SDK for Rust. "Cold start over HTTP"
 is measured by the first definition and KiB/actor by the second, here on one machine, with RivetKit's engine and its
-SDK for Node.js; an actor of trivet is held in the server's own process, and nothing is replicated.
+SDK for Node.js (which starts too few actors in the time of a measurement for their memory to be told); an actor of
+trivet is held in the server's own process, and nothing is replicated.
 """
 
 

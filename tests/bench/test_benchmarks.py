@@ -67,7 +67,7 @@ def test_a_tiny_fan_out_counts_every_delivery(tmp_path: Path) -> None:
     assert ratios == {("trivet", floor) for floor in _FLOORS}
 
 
-@pytest.mark.parametrize("encoding", ["cbor", "bare"])
+@pytest.mark.parametrize("encoding", ["bare"])
 def test_a_tiny_fan_out_in_a_binary_encoding(tmp_path: Path, encoding: str) -> None:
     document = _document(
         "fanout", tmp_path / "out.json", "--subscribers", "20", "--in-flight", "2", "--events", "8",
