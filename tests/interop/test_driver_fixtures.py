@@ -20,9 +20,9 @@ from trivet.protocol.codec import ENCODINGS
 
 @pytest.fixture(params=[*ENCODINGS, "in-process"])
 async def client(request: pytest.FixtureRequest) -> AsyncGenerator[Client]:
-    """A client of the fixtures: over the network in each encoding, and without one."""
+    """A client of the fixtures: over the network in each encoding, and without one, where every change is saved."""
     if request.param == "in-process":
-        async with trivet.open_local(registry) as client:
+        async with trivet.open_local(registry, store=trivet.MemoryStore(durable=True)) as client:
             yield client
         return
     async with trio.open_nursery() as nursery:
@@ -336,3 +336,102 @@ class TestRawWebSocket:
         async with client.get_or_create("rawWebSocketConnContextActor", []).websocket("") as websocket:
             message = json.loads(await websocket.receive())
         assert message["state"] == {"opened": True, "connId": message["connId"]}
+
+
+class TestSleep:
+    async def test_is_followed_by_another_life(self, client: Client) -> None:
+        assert await call(client, "sleep", "getCounts") == {"startCount": 1, "sleepCount": 0}
+        await call(client, "sleep", "triggerSleep")
+        assert await call(client, "sleep", "getCounts") == {"startCount": 2, "sleepCount": 1}
+
+    async def test_may_be_the_wish_of_run(self, client: Client) -> None:
+        while (state := await call(client, "runSelfInitiatedSleep", "getState"))["sleepCount"] == 0:
+            await trio.lowlevel.checkpoint()
+        assert state == {"runCount": 2, "wakeCount": 2, "sleepCount": 1, "marker": "slept"}
+
+    async def test_is_nothing_that_connections_notice(self, client: Client) -> None:
+        opened: list[None] = []
+        async with client.get_or_create("hibernationActor", []).connect() as room:
+            room.on_open(lambda: opened.append(None))
+            assert await room.call("connIncrement") == 1
+            await room.call("triggerSleep")
+            assert await room.call("getActorCounts") == {"sleepCount": 1, "wakeCount": 2}
+            assert await room.call("connIncrement") == 2
+            assert await room.call("getConnLifecycleCounts") == {"connectCount": 1, "disconnectCount": 0}
+        assert opened == []
+
+    async def test_waits_for_what_it_shall_wait_for(self, client: Client) -> None:
+        async with client.get_or_create("sleepWithWaitUntilMessage", []).connect() as room:
+            async with room.events("sleeping") as told:
+                await room.call("triggerSleep")
+                async for message in told:
+                    assert message == {"startCount": 1, "sleepCount": 0}
+                    break
+            counts = await room.call("getCounts")
+        assert counts == {"startCount": 2, "sleepCount": 1, "waitUntilMessageCount": 1}
+
+    async def test_is_told_to_raw_websockets_before_they_are_closed(self, client: Client) -> None:
+        handle = client.get_or_create("sleepRawWsSendOnSleep", [])
+        async with handle.websocket("") as websocket:
+            assert json.loads(await websocket.receive()) == {"type": "connected"}
+            await handle.call("triggerSleep")
+            assert json.loads(await websocket.receive()) == {"type": "sleeping", "sleepCount": 1}
+            with pytest.raises(trivet.WebSocketClosed):
+                await websocket.receive()
+        assert websocket.close_code == 1000
+
+    async def test_comes_after_its_grace_whatever_a_handler_does(self, client: Client) -> None:
+        handle = client.get_or_create("sleepRawWsVarsExceedsGrace", [])
+        async with handle.websocket("") as websocket:
+            await websocket.receive()
+            await websocket.send("slow-vars-work")
+            assert json.loads(await websocket.receive()) == {"type": "started"}
+            await handle.call("triggerSleep")
+            status = await handle.call("getStatus")
+        assert status == {"startCount": 2, "sleepCount": 1, "handlerStarted": 1, "handlerFinished": 0}
+
+    async def test_cancels_background_work_while_there_is_an_actor(self, client: Client) -> None:
+        await call(client, "sleepAbortListenerVarsActor", "triggerSleep")
+        status = await call(client, "sleepAbortListenerVarsActor", "getStatus")
+        assert status["abortVarsSeenPerWake"] == ["object", "unset"]
+
+
+class TestSchedules:
+    async def test_run_in_the_order_of_their_times(self, client: Client) -> None:
+        async with client.get_or_create("scheduled", []).connect() as room:
+            async with room.events("scheduledWithId") as fired:
+                for task, delay in (("second", 20), ("first", 0)):
+                    await room.call("scheduleTaskAfterWithId", task, delay)
+                async for event in fired:
+                    if event["count"] == 2:
+                        break
+            assert await room.call("getTaskHistory") == ["first", "second"]
+
+
+class TestDestroy:
+    async def test_leaves_nothing_but_what_others_remember(self, client: Client) -> None:
+        actor = client.get_or_create("destroyActor", ["a"])
+        await actor.call("setValue", 5)
+        await actor.call("setEphemeral", "stale")
+        actor_id = await actor.resolve()
+        await actor.call("destroy")
+        with pytest.raises(trivet.ActorError, match=r"actor\.not_found"):
+            await client.get_for_id("destroyActor", actor_id).call("getValue")
+        assert await call(client, "destroyObserver", "wasDestroyed", "a", key="observer") is True
+        again = client.get_or_create("destroyActor", ["a"])
+        assert (await again.call("getValue"), await again.call("getEphemeral")) == (0, "fresh")
+
+    async def test_waits_for_the_start(self, client: Client) -> None:
+        actor = client.get_or_create("startStopRaceActor", ["a"])
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(actor.call, "destroy")
+            assert (await actor.call("getState"))["startCompleted"] is True
+
+
+class TestWhatIsMissing:
+    @pytest.mark.parametrize(
+        ("actor", "action", "args"),
+        [("runWithQueueConsumer", "sendMessage", [1]), ("scheduledDb", "scheduleDbWrite", [1])],
+    )
+    async def test_is_said(self, client: Client, actor: str, action: str, args: list[object]) -> None:
+        assert (await error_of(client, actor, action, *args)).code == "not_supported"
