@@ -78,16 +78,7 @@ class _Group:
 class Emitter:
     """Who subscribed to what."""
 
-    __slots__ = (
-        "_audiences",
-        "_backlog",
-        "_by_event",
-        "_definition",
-        "_flusher",
-        "_limits",
-        "emitted",
-        "gate",
-    )
+    # Without __slots__, so that `trivet.testing` can put its own in the place of one emitter's methods.
 
     def __init__(self, definition: ActorDefinition, limits: Limits, backlog: Backlog, flusher: Flusher) -> None:
         self._definition = definition
