@@ -23,7 +23,7 @@ class Reading:
 @attrs.define
 class Thermometer:
     count: int = 0
-    highest: float = float("-inf")
+    highest: float | None = None
 
 
 class Station(Actor[Thermometer]):
@@ -35,7 +35,7 @@ class Station(Actor[Thermometer]):
         self.state.count += 1
         reading = Reading(self.state.count, celsius)
         self.broadcast(self.reading_taken, reading)
-        if celsius > self.state.highest:
+        if self.state.highest is None or celsius > self.state.highest:
             self.state.highest = celsius
             self.broadcast(self.record_broken, celsius)
         return reading
