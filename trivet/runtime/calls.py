@@ -425,20 +425,6 @@ class ScheduledJob(Call):
         """The actor ended first, or the action has timed out and does not end."""
 
 
-class StopJob:
-    """The end of the actor, in its turn: everything that arrived before has run."""
-
-    def __init__(self, instance: "Instance") -> None:
-        self._instance = instance
-
-    async def run(self) -> None:
-        """In the actor's turn."""
-        await self._instance.wind_down()
-
-    def fail(self, error: PublicError) -> None:
-        """It ended otherwise."""
-
-
 class NoJob:
     """Wakes the actor's task."""
 
