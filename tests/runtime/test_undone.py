@@ -1,13 +1,15 @@
-"""What a commit that failed undoes, and what it does not: calls, connections, schedules, and actors that begin."""
+"""What a commit that failed undoes, and what it does not; actors that begin, and actors that are about to end."""
 
 import attrs
 import pytest
 import trio
 
 from tests.runtime.support import REQUEST, actor_of, connected, settled
-from trivet import Actor, Conn, Options, Registry, UserError, action
+from trivet import Actor, Conn, Limits, Options, Registry, UserError, action
+from trivet.protocol import extension
 from trivet.runtime.host import Host, open_host
 from trivet.runtime.instance import Instance
+from trivet.runtime.lifecycle import Phase
 from trivet.store import MemoryStore
 from trivet.testing.store import FaultyStore
 
@@ -20,7 +22,7 @@ class Log:
 
 
 class Diary(Actor[Log]):
-    options = Options(durability="gated")
+    options = Options(durability="gated", sleep_with_connections=True)
 
     def __init__(self) -> None:
         self.go_on = trio.Event()
@@ -181,3 +183,39 @@ async def test_what_is_due_is_done_after_a_commit_that_failed(
         await trio.sleep(5)
         assert host.statistics().actors == 1
         assert await lines(host) == ["due"]
+
+
+async def test_what_is_said_during_the_last_commit_of_a_life_is_said_after_it(autojump_clock: trio.abc.Clock) -> None:
+    store = faulty()
+    async with open_host(REGISTRY, store=store) as host:
+        instance = await actor(host)
+        async with connected(instance) as peer:
+            peer.act("write", "last")
+            await trio.sleep(1)
+            lines = len(peer.transport.lines)
+            store.hold()
+            peer.act("write", "really")
+            instance.request_sleep()
+            await trio.sleep(1)
+            assert instance.stopping
+            peer.session.receive_extension(extension.Sync(1))
+            await trio.sleep(1)
+            assert len(peer.transport.lines) == lines
+            store.release()
+            await trio.sleep(1)
+            assert len(peer.transport.lines) == lines + 2
+            assert peer.closed_with is None
+
+
+async def test_a_clock_that_moves_by_itself_moves_on_when_an_actor_falls_asleep(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    """Whatever the rounding of its times: a difference may be too small to be added to them."""
+    async with open_host(REGISTRY, Limits(sleep_after=0.1), store=faulty()) as host:
+        for number in range(100):
+            instance = await actor(host)
+            await instance.call("lines", [], request=REQUEST)
+            await trio.sleep(0.07 + number / 1000)
+            await instance.call("lines", [], request=REQUEST)
+            await trio.sleep(1)
+            assert instance.phase is Phase.GONE

@@ -123,10 +123,9 @@ class Saver:
     async def finish(self) -> None:
         """Save what is left at the end of a life. Raises StoreError; then nothing that was held gets out.
 
-        Not to be called while a commit runs.
+        Not to be called while a commit runs, or anything that changes the state.
         """
         self._cancel_timer()
-        held, self._held = self._held, []
         try:
             changes = self._collect(every_conn=True)
             if changes is not None:
@@ -134,15 +133,15 @@ class Saver:
                 self._note_saved(changes)
         except Exception as exc:
             self.failed = True
+            held, self._held = self._held, []
             self._refuse(held)
             if isinstance(exc, StoreError):
                 raise
             raise StoreError(str(exc)) from exc
-        self._scope = None
-        self._release(held)
+        self.let_go()
 
     def let_go(self) -> None:
-        """The actor is no more: what is held tells nothing that could be lost."""
+        """All is saved, or the actor is no more: what is held tells nothing that could be lost."""
         self._scope = None
         held, self._held = self._held, []
         self._release(held)
@@ -222,8 +221,8 @@ class Saver:
     def settle(self) -> None:
         """The actor is about to wait: save, and release what waits for that."""
         self._asked = False
-        if self._committing or self._scope is None or self.failed:
-            return  # it goes with the next commit, or nowhere
+        if self._committing or self._scope is None or self._scope.over or self.failed:
+            return  # it goes with the next commit or the last, or nowhere
         now = trio.current_time()
         if now < self._not_before:
             self._cancel_timer()

@@ -57,6 +57,11 @@ class TaskScope:
         """Whether nothing runs."""
         return not self._scopes
 
+    @property
+    def over(self) -> bool:
+        """Whether its nursery has been cancelled: what is started now would not run, and soon cannot be started."""
+        return self._nursery.cancel_scope.cancel_called
+
     def cancel(self) -> None:
         """Cancel what runs, without waiting for it."""
         for scope in self._scopes or ():
