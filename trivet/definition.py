@@ -44,6 +44,7 @@ class EventDefinition:
     subscribe_hook: SubscribeHook | None
     policy: OverflowPolicy
     key: Callable[..., Hashable] | None
+    gated: bool
 
     def dump(self, args: Sequence[object]) -> list[Value]:
         """The payload as it travels. Raises ValidationError, also for the wrong number of arguments."""
@@ -343,7 +344,7 @@ def _events(
         except DefinitionError as error:
             raise DefinitionError(f"{cls.__name__}.{attribute}: {error}") from error
         definition = EventDefinition(
-            name, attribute, found.types, dumpers, loaders, found.subscribe_hook, found.policy, found.key
+            name, attribute, found.types, dumpers, loaders, found.subscribe_hook, found.policy, found.key, found.gated
         )
         events[name] = by_event[found] = definition
     return events, by_event

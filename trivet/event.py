@@ -62,6 +62,9 @@ class Event(Generic[*Payload]):
     * "drop_oldest", "drop_newest", `latest(key)`: events give way, and the client is told how many, where the first of
       them stood. A fast client gets all of them.
     * "block": such an event is emitted with `await self.publish(...)` or `await conn.publish(...)` alone, which wait.
+
+    With `gated=False` it waits for no commit, under whatever durability: for what tells nothing of the state, such as
+    who is typing. It still comes after everything that was sent to the same connection before.
     """
 
     @overload
@@ -71,6 +74,7 @@ class Event(Generic[*Payload]):
         name: str | None = None,
         can_subscribe: SubscribeHook | None = None,
         overflow: OverflowPolicy | Latest[*Payload] = "disconnect",
+        gated: bool = True,
     ) -> None: ...
     @overload
     def __init__(
@@ -81,6 +85,7 @@ class Event(Generic[*Payload]):
         name: str | None = None,
         can_subscribe: SubscribeHook | None = None,
         overflow: OverflowPolicy | Latest[T1] = "disconnect",
+        gated: bool = True,
     ) -> None: ...
     @overload
     def __init__(
@@ -92,6 +97,7 @@ class Event(Generic[*Payload]):
         name: str | None = None,
         can_subscribe: SubscribeHook | None = None,
         overflow: OverflowPolicy | Latest[T1, T2] = "disconnect",
+        gated: bool = True,
     ) -> None: ...
     @overload
     def __init__(
@@ -104,6 +110,7 @@ class Event(Generic[*Payload]):
         name: str | None = None,
         can_subscribe: SubscribeHook | None = None,
         overflow: OverflowPolicy | Latest[T1, T2, T3] = "disconnect",
+        gated: bool = True,
     ) -> None: ...
     @overload
     def __init__(
@@ -117,6 +124,7 @@ class Event(Generic[*Payload]):
         name: str | None = None,
         can_subscribe: SubscribeHook | None = None,
         overflow: OverflowPolicy | Latest[T1, T2, T3, T4] = "disconnect",
+        gated: bool = True,
     ) -> None: ...
     def __init__(
         self,
@@ -124,6 +132,7 @@ class Event(Generic[*Payload]):
         name: str | None = None,
         can_subscribe: SubscribeHook | None = None,
         overflow: OverflowPolicy | Latest[*tuple[Any, ...]] = "disconnect",
+        gated: bool = True,
     ) -> None:
         if not isinstance(overflow, Latest) and overflow not in get_args(OverflowPolicy):
             raise DefinitionError(
@@ -138,6 +147,8 @@ class Event(Generic[*Payload]):
         """With the policy "latest": which events a later one makes out of date."""
         if overflow == "latest":
             self.key = _all_alike
+        self.gated = gated
+        """Whether it waits until what it may tell is saved."""
         self._types = types
         self._subscribe_hook = can_subscribe
         self.wire_name = name

@@ -30,6 +30,7 @@ class Sum:
 class Counter(Actor[Sum]):
     options = Options(durability="gated")
     added = Event(int)
+    typing = Event(str, gated=False)
     lives: ClassVar[list["Counter"]] = []
 
     def __init__(self) -> None:
@@ -52,6 +53,10 @@ class Counter(Actor[Sum]):
     @action
     def peek(self) -> int:
         return self.state.value
+
+    @action
+    def type(self, who: str) -> int:
+        return self.broadcast(self.typing, who).recipients
 
     @action(readonly=True)
     def look(self) -> int:
@@ -242,6 +247,31 @@ async def test_every_way_out_is_gated(way: str) -> None:
             assert out == []
             store.release()
         assert out == [{"call": 1, "concurrent call": 1, "fetch": "1", "init": 1}[way]]
+
+
+async def test_an_event_that_is_not_gated_waits_for_no_commit_and_overtakes_nothing() -> None:
+    store = faulty()
+    async with hosting(store) as host:
+        instance = await counter(host)
+        async with connected(instance) as writer, connected(instance) as reader, connected(instance) as idler:
+            for peer in (reader, idler):
+                peer.subscribe("typing")
+            reader.subscribe("added")
+            await writer.call("peek")
+            store.hold()
+            writer.act("add", 1)
+            typed = writer.act("type", "ann")
+            await settled()
+            assert idler.events == [("typing", ["ann"])]
+            assert reader.events == []
+            writer.act("add", 2)
+            store.release()
+            await settled()
+            assert idler.events == [("typing", ["ann"])]
+            assert reader.events == [("added", [1]), ("typing", ["ann"]), ("added", [3])]
+            assert writer.answer(typed) == 2
+            assert await writer.call("type", "bob") == 2
+            assert reader.events[3:] == idler.events[1:] == [("typing", ["bob"])]
 
 
 async def test_a_call_of_another_actor_waits_too() -> None:

@@ -50,6 +50,11 @@ class _Group:
     others: dict[Outbox, None] = attrs.field(factory=dict[Outbox, None])
 
     @property
+    def boxes(self) -> list[Outbox]:
+        """Whom it is for."""
+        return [box for box in self.everybody if box not in self.others] if self.chosen is None else self.chosen
+
+    @property
     def size(self) -> int:
         return len(self.everybody) - len(self.others) if self.chosen is None else len(self.chosen)
 
@@ -61,7 +66,7 @@ class _Group:
             self.audience.put(frame, self.others)
             return
         else:  # it had to wait for the store, and meanwhile the audience has changed
-            boxes = [box for box in self.everybody if box not in self.others]
+            boxes = self.boxes
         for box in boxes:
             box.put(frame)
 
@@ -148,7 +153,7 @@ class Emitter:
                 self._encode(name, definition, args, ())
             return _NOBODY
         groups = _groups(audiences, exclude, where)
-        return self._emit(groups, self._encode(name, definition, args, _formats(groups)))
+        return self._emit(groups, self._encode(name, definition, args, _formats(groups)), definition)
 
     async def publish(
         self,
@@ -167,16 +172,38 @@ class Emitter:
                 groups = _groups(self._by_event.get(name, {}), excluded, where)
                 full = next((box for group in groups if (box := group.first_full())), None)
                 if full is None:
-                    return self._emit(groups, self._encode(name, definition, args, _formats(groups)))
+                    return self._emit(groups, self._encode(name, definition, args, _formats(groups)), definition)
                 full.flush()
                 await full.wait_for_room()
 
-    def _emit(self, groups: list[_Group], frames: dict[Format, bytes]) -> BroadcastResult:
-        if self.gate is None or not groups:
+    def _emit(
+        self, groups: list[_Group], frames: dict[Format, bytes], definition: EventDefinition | None
+    ) -> BroadcastResult:
+        gate = self.gate
+        if gate is None or not groups:
             return self._deliver(groups, frames)
+        if definition is not None and not definition.gated:
+            return self._deliver_ungated(groups, frames, gate)
         size = sum(map(len, frames.values()))
-        self.gate.check_room(size)
-        self.gate.hold(partial(self._deliver, groups, frames), size=size)
+        gate.check_room(size)
+        boxes = [box for group in groups for box in group.boxes] if gate.tracks else ()
+        gate.hold(partial(self._deliver, groups, frames), size=size, boxes=boxes)
+        return BroadcastResult(sum(group.size for group in groups))
+
+    def _deliver_ungated(self, groups: list[_Group], frames: dict[Format, bytes], gate: "Saver") -> BroadcastResult:
+        """At once, but to those for whom something is held after that."""
+        for group in groups:
+            frame, boxes = frames[group.format], group.boxes
+            if not any(map(gate.holds_for, boxes)):
+                group.put(frame)
+                continue
+            for box in boxes:
+                if gate.holds_for(box):
+                    gate.check_room(len(frame))
+                    gate.hold(partial(box.put, frame), size=len(frame), boxes=(box,))
+                else:
+                    box.put(frame)
+        self.emitted += 1
         return BroadcastResult(sum(group.size for group in groups))
 
     def _deliver(self, groups: list[_Group], frames: dict[Format, bytes]) -> BroadcastResult:
@@ -195,7 +222,7 @@ class Emitter:
         definition, name = self._resolve(event)
         _refuse_block(definition)
         frames = self._encode(name, definition, args, (session.format,))
-        self._emit([_Group(session.format, [session.outbox])], frames)
+        self._emit([_Group(session.format, [session.outbox])], frames, definition)
         return not session.ended
 
     async def publish_to(
@@ -210,7 +237,7 @@ class Emitter:
             await session.outbox.wait_for_room()
         if session.ended:
             return False
-        self._emit([_Group(session.format, [session.outbox])], frames)
+        self._emit([_Group(session.format, [session.outbox])], frames, definition)
         return not session.ended
 
     def _resolve(self, event: Event[*tuple[Any, ...]] | str) -> tuple[EventDefinition | None, str]:

@@ -1,7 +1,7 @@
 """Saving an actor, and holding back what nobody shall see before it is saved."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,6 +23,7 @@ from trivet.store import UNCHANGED, Changes, Store, Stored, StoreError
 
 if TYPE_CHECKING:
     from trivet.runtime.instance import Instance
+    from trivet.runtime.outbox import Outbox
 
 SAVE_WITHIN: Final = 1.0
 """A change that nobody waits for is saved after so many seconds at the latest."""
@@ -38,6 +39,7 @@ class _Held:
     release: Callable[[], object]
     refuse: Callable[[PublicError], object] | None
     size: int
+    boxes: "Iterable[Outbox]"
 
 
 class Saver:
@@ -52,6 +54,7 @@ class Saver:
 
     __slots__ = (
         "_asked",
+        "_behind",
         "_committing",
         "_conns",
         "_held",
@@ -68,6 +71,7 @@ class Saver:
         "failed",
         "gates",
         "keeps_conns",
+        "tracks",
     )
 
     def __init__(self, instance: "Instance", store: Store, durability: Durability) -> None:
@@ -89,6 +93,8 @@ class Saver:
         """Where commits run; None where there is nothing that could be saved."""
         self._held: list[_Held] = []
         self._held_bytes = 0
+        self.tracks: Final = any(not event.gated for event in definition.events.values())
+        self._behind: dict[Outbox, int] = {}
         self._saved: bytes | None = None
         self._unsaved: Changes | None = None  # of a commit that was cut off
         self._committing = False
@@ -161,14 +167,25 @@ class Saver:
             raise answers.overloaded("Too much waits for the store")
 
     def hold(
-        self, release: Callable[[], object], refuse: Callable[[PublicError], object] | None = None, size: int = 0
+        self,
+        release: Callable[[], object],
+        refuse: Callable[[PublicError], object] | None = None,
+        *,
+        size: int = 0,
+        boxes: "Iterable[Outbox]" = (),
     ) -> None:
-        """Call `release` once everything up to now is saved, after all that was held before."""
+        """Call `release` once everything up to now is saved, after all that was held before.
+
+        `boxes` are those whose output it is. Nothing that is not gated overtakes it there.
+        """
         if self._scope is None:  # between two lives nothing changes, and before the first there is nothing to lose
             release()
             return
-        self._held.append(_Held(release, refuse, size))
+        self._held.append(_Held(release, refuse, size, boxes))
         self._held_bytes += size
+        if self.tracks:
+            for box in boxes:
+                self._behind[box] = self._behind.get(box, 0) + 1
         if not self._asked:
             self._asked = True
             self._instance.flusher.ask()
@@ -305,15 +322,27 @@ class Saver:
 
     def _release(self, held: list[_Held]) -> None:
         for one in held:
-            self._held_bytes -= one.size
+            self._take_off(one)
             one.release()
 
     def _refuse(self, held: list[_Held]) -> None:
         error = answers.save_failed()
         for one in held:
-            self._held_bytes -= one.size
+            self._take_off(one)
             if one.refuse is not None:
                 one.refuse(error)
+
+    def _take_off(self, one: _Held) -> None:
+        self._held_bytes -= one.size
+        if self.tracks:
+            for box in one.boxes:
+                left = self._behind.pop(box) - 1
+                if left:
+                    self._behind[box] = left
+
+    def holds_for(self, box: "Outbox") -> bool:
+        """Whether an output of this connection is held. Known only where the actor has events that are not gated."""
+        return box in self._behind
 
     def _fail(self, exc: Exception, held: list[_Held]) -> None:
         """It could not be saved: what depends on it was never so, and the actor goes back to its last commit."""

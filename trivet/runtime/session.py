@@ -523,14 +523,14 @@ class Session:
         if self.instance.gate is None:
             self.outbox.put(frame)
         else:
-            self.instance.gate.hold(partial(self.outbox.put, frame), refuse)
+            self.instance.gate.hold(partial(self.outbox.put, frame), refuse, boxes=(self.outbox,))
 
     def _out(self, step: Callable[[], object]) -> None:
         """Do it in order with what waits for the store."""
         if self.instance.gate is None:
             step()
         else:
-            self.instance.gate.hold(step)
+            self.instance.gate.hold(step, boxes=(self.outbox,))
 
     def answer_error(self, action_id: int, error: PublicError, job: ActionJob | None = None) -> None:
         """The error of a call. The connection goes on."""
