@@ -219,3 +219,14 @@ async def test_a_clock_that_moves_by_itself_moves_on_when_an_actor_falls_asleep(
             await instance.call("lines", [], request=REQUEST)
             await trio.sleep(1)
             assert instance.phase is Phase.GONE
+
+
+async def test_an_actor_falls_asleep_after_the_last_that_waited_for_a_commit(autojump_clock: trio.abc.Clock) -> None:
+    async with open_host(REGISTRY, Limits(sleep_after=2), store=faulty()) as host:
+        instance = await actor(host)
+        async with connected(instance) as peer:
+            await peer.call("write", "x")
+            peer.session.close(1000, "")
+            await trio.sleep(3)
+            assert instance.phase is Phase.GONE
+            assert peer.closed_with == "1000 "

@@ -324,6 +324,8 @@ class Saver:
         for one in held:
             self._take_off(one)
             one.release()
+        if held and not self._held and self._scope is not None:
+            self._instance.less_to_do()
 
     def _refuse(self, held: list[_Held]) -> None:
         error = answers.save_failed()
