@@ -9,8 +9,9 @@ import trio
 import trio.testing
 
 from tests.testing.support import REGISTRY, Counter
-from trivet import ConnectionLost, Limits
+from trivet import ConnectionLost, Limits, MemoryStore, Options, Registry
 from trivet.protocol.codec import ENCODINGS, Encoding
+from trivet.runtime.lifecycle import Phase
 from trivet.testing import Link, World
 from trivet.testing.network import BUFFER
 
@@ -237,3 +238,58 @@ async def test_the_fixture_makes_worlds_in_virtual_time(world: type[World]) -> N
         client = await actors.client()
         await client.get_or_create(Counter, "a").call(Counter.wait, 50.0)
     assert trio.current_time() - began >= 50
+
+
+class Napper(Counter):
+    options = Options(sleep_after=30, sleep_with_connections=True)
+
+
+async def test_an_actor_sleeps_with_its_connections_and_wakes_by_a_call(autojump_clock: trio.testing.MockClock) -> None:
+    async with World(Registry(Napper), store=MemoryStore(), real=False) as world:
+        checker = world.check_delivery()
+        client = await world.client()
+        async with client.get_or_create(Napper, "a").connect() as connection:
+            closed: list[object] = []
+            connection.on_close(closed.append)
+            seen: list[int] = []
+            connection.on(Napper.counted, seen.append)
+            for count in (1, 2, 3):
+                assert await connection.call(Napper.increment) == count
+                await trio.sleep(3600)
+                assert [one.phase for one in world.server.host.instances()] == [Phase.ASLEEP]
+            await checker.settle()
+            checker.verify()
+            assert seen == [1, 2, 3]
+            assert closed == []
+
+
+async def test_a_sleeper_with_connections_survives_a_crash_of_its_server(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with World(Registry(Napper), store=MemoryStore(durable=True), real=False) as world:
+        checker = world.check_delivery()
+        client = await world.client()
+        async with client.get_or_create(Napper, "a").connect() as connection:
+            seen: list[int] = []
+            connection.on(Napper.counted, seen.append)
+            await connection.call(Napper.increment)
+            await trio.sleep(3600)
+            await world.crash_server()
+            await world.restart_server()
+            assert await connection.call(Napper.increment) == 2
+            await trio.sleep(3600)
+            assert await connection.call(Napper.increment) == 3
+            await checker.settle()
+            assert seen == [1, 2, 3]
+
+
+async def test_a_stateless_call_after_hours_finds_that_its_stream_was_closed(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with World(REGISTRY, real=False) as world:
+        counter = (await world.client()).get_or_create(Counter, "a")
+        for count in (1, 2, 3):
+            assert await counter.call(Counter.increment) == count
+            await trio.sleep(3600)
+        await world.restart_server()
+        assert await counter.call(Counter.increment) == 1

@@ -3,7 +3,7 @@
 import os
 import ssl
 from collections.abc import Awaitable, Callable
-from typing import TypeAlias, cast
+from typing import Protocol, TypeAlias, cast, runtime_checkable
 
 import httpcore
 import trio
@@ -89,6 +89,13 @@ class Dialer:
         return await self.secure(stream, host) if secure else stream
 
 
+@runtime_checkable
+class _Looking(Protocol):
+    """A stream that can tell, without waiting, whether there is something to receive, or the end."""
+
+    def is_readable(self) -> bool: ...
+
+
 class HttpStream(httpcore.AsyncNetworkStream):
     """A Trio stream for httpcore.
 
@@ -130,7 +137,8 @@ class HttpStream(httpcore.AsyncNetworkStream):
             stream = self._stream
             if isinstance(stream, trio.SSLStream):
                 stream = cast("trio.SSLStream[trio.abc.Stream]", stream).transport_stream
-            return isinstance(stream, trio.SocketStream) and stream.socket.is_readable()
+            looking = stream.socket if isinstance(stream, trio.SocketStream) else stream
+            return isinstance(looking, _Looking) and looking.is_readable()
         return None
 
 

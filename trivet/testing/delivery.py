@@ -171,7 +171,7 @@ class DeliveryChecker:
             yield Violation("on_disconnect", f"ran {len(ran)} times for {trace.name}", ran[1].moment)
         began = next((e.moment for e in journal.entries if e.actor == trace.actor), 0)
         crashed = any(moment >= began for moment in journal.crashes)
-        if not ran and over and not crashed:
+        if not ran and over and not crashed and not journal.slept_to_the_end(trace.actor, trace.ended):
             yield Violation("on_disconnect", f"never ran for {trace.name}, which has left", journal.now)
         if ran and trace.ended is None and settled and not over and trace.conn not in journal.impaired:
             yield Violation("on_disconnect", f"ran for {trace.name}, which is connected", ran[0].moment)

@@ -118,6 +118,14 @@ class _Way:
         self._room.unpark_all()
         return bytes(taken)
 
+    @property
+    def readable(self) -> bool:
+        if self.receiver_closed or self.broken:
+            return True
+        if not self._chunks or (self._to_client and self._link.reading_stopped):
+            return False
+        return max(self._chunks[0][0], self._not_before) <= trio.current_time()
+
 
 class _OneTask:
     """Refuses a second task."""
@@ -163,6 +171,10 @@ class MemoryStream(trio.abc.HalfCloseableStream):
             raise ValueError("max_bytes must be at least 1")
         with self._receiving:
             return await self._into.receive(max_bytes)
+
+    def is_readable(self) -> bool:
+        """Whether `receive_some` would return or raise at once, as for a socket."""
+        return self._into.readable
 
     async def send_eof(self) -> None:
         """What was sent still arrives, and then the end. Idempotent."""

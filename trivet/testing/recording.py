@@ -23,8 +23,11 @@ from trivet.protocol.values import Value
 from trivet.registry import Registry
 from trivet.runtime import answers
 from trivet.runtime.connection import Conn
+from trivet.runtime.host import Host
 from trivet.runtime.instance import Instance
+from trivet.runtime.lifecycle import Phase
 from trivet.runtime.session import Session
+from trivet.store import StoreError
 from trivet.testing.network import Link
 from trivet.testing.places import check_places, wrap
 from trivet.testing.records import CODEC, NEVER, Called, Emitted, Entry, Watched, value_key
@@ -44,6 +47,8 @@ class Journal:
         self._emitted: dict[str, int] = {}
         self._running = 0
         self._hooks: dict[str, frozenset[str]] = {}
+        self._woke: dict[str, int] = {}
+        self._asleep: frozenset[str] = frozenset()
 
     @property
     def now(self) -> int:
@@ -83,6 +88,22 @@ class Journal:
         """Whether the actor's class has that hook."""
         return hook in self._hooks.get(actor, ())
 
+    async def stopping(self, host: Host) -> None:
+        """All actors are about to end: note which of them sleep."""
+        awake = {one.actor_id for one in host.instances() if one.phase is not Phase.ASLEEP}
+        asleep: set[str] = set()
+        for actor in self._hooks.keys() - awake:
+            try:
+                if await host.store.find_id(actor) is not None:  # it was not destroyed
+                    asleep.add(actor)
+            except StoreError:
+                pass  # then it is not excused
+        self._asleep = frozenset(asleep)
+
+    def slept_to_the_end(self, actor: str, since: int | None) -> bool:
+        """Whether it never lived again after that moment: what its next life would have seen to is not done."""
+        return actor in self._asleep and (since is None or self._woke[actor] <= since)
+
     def crashed(self) -> None:
         """All actors are gone."""
         self.crashes.append(self.now)
@@ -118,6 +139,9 @@ class Journal:
     def adopt(self, instance: Instance) -> None:
         """Take down what this actor emits."""
         self._hooks[instance.actor_id] = instance.definition.hooks
+        self._woke[instance.actor_id] = self.now
+        if "broadcast" in vars(instance.emitter):
+            return  # another life of one that slept with its connections: it has kept its emitter
         for name, make in (
             ("broadcast", self._broadcasts),
             ("send", self._sends),

@@ -197,6 +197,7 @@ class World:
 
     async def _stop(self) -> None:
         if self._server is not None:
+            await self.journal.stopping(self._server.host)
             await self._server.stop()
         await self._ended.wait()
 
