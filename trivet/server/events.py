@@ -97,8 +97,8 @@ class EventsTransport:
         try:
             with self._scope:
                 await self._read(session, self._heartbeat)
-        except trio.BrokenResourceError:
-            pass
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # the connection is gone, or was closed here
         finally:
             self._heartbeat.stop()
             if self._deadline is not None:
@@ -117,7 +117,15 @@ class EventsTransport:
                     await trio.lowlevel.checkpoint()
             if self._finished and self._incoming.closed:
                 return
-            data = await self._wire.receive()
+            # Not `Wire.receive`: its frames would be there as long as the connection, and it reads in vain first.
+            if self._wire.socket is None:
+                data = await self._wire.receive()
+            else:
+                await trio.lowlevel.wait_readable(self._wire.socket)
+                received = self._wire.receive_nowait()
+                if received is None:
+                    continue
+                data = received
             if not data:
                 return
             heartbeat.heard()

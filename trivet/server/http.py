@@ -30,6 +30,30 @@ _NO_BODY: Final = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
 # Framing and the connection are this module's; what an application says about them is left out.
 _OWN_HEADERS: Final = frozenset({"content-length", "transfer-encoding", "connection", "keep-alive", "upgrade", "date"})
 
+_KNOWN: Final = {
+    name.encode(): name
+    for name in (
+        "accept",
+        "accept-encoding",
+        "accept-language",
+        "authorization",
+        "cache-control",
+        "connection",
+        "content-length",
+        "content-type",
+        "cookie",
+        "host",
+        "origin",
+        "pragma",
+        "sec-websocket-extensions",
+        "sec-websocket-key",
+        "sec-websocket-protocol",
+        "sec-websocket-version",
+        "upgrade",
+        "user-agent",
+    )
+}
+
 
 class HttpError(PublicError):
     """A request that cannot be served as HTTP. With `close` the connection ends after the answer."""
@@ -128,7 +152,8 @@ class HttpConnection:
         size = len(request.target)
         for raw_name, raw_value in request.headers:
             size += len(raw_name) + len(raw_value) + 4
-            name, value = raw_name.decode("ascii"), raw_value.decode("latin-1")
+            # A connection keeps its headers; of names that are known there is one copy for all of them.
+            name, value = _KNOWN.get(raw_name) or raw_name.decode("ascii"), raw_value.decode("latin-1")
             joint = "; " if name == "cookie" else ", "
             headers[name] = f"{headers[name]}{joint}{value}" if name in headers else value
         # h11 bounds what is incomplete; headers that came in one piece are judged here.

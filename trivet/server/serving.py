@@ -4,7 +4,7 @@ import ipaddress
 import signal
 import ssl
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, TypeAlias, cast, final
 
@@ -107,8 +107,8 @@ class Server:
         with accepting:
             await trio.serve_listeners(self._handle, self._listeners, handler_nursery=connections)
 
-    async def _handle(self, stream: trio.abc.Stream) -> None:
-        await serve_wire(self.gateway, Wire(stream))
+    def _handle(self, stream: trio.abc.Stream) -> Coroutine[object, object, None]:
+        return serve_wire(self.gateway, Wire(stream))  # without a frame of its own, as long as the connection lasts
 
     async def _watch_signals(self, task_status: trio.TaskStatus[None]) -> None:
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:

@@ -25,7 +25,7 @@ class Wire:
     task at a time; a send that was cancelled may have sent a part.
     """
 
-    __slots__ = ("_file", "_tls", "host", "peer", "stream", "write")
+    __slots__ = ("_file", "_tls", "host", "peer", "socket", "stream", "write")
 
     def __init__(self, stream: trio.abc.Stream, *, peer: str | None = None) -> None:
         self.stream: Final = stream
@@ -36,6 +36,8 @@ class Wire:
 
         Raises OSError when the peer is gone, and ValueError once the wire was closed.
         """
+        self.socket: Final = cast("trio.SocketStream", stream).socket if self._file is not None else None
+        """What to wait for before `receive_nowait`, where the wire is a plain socket."""
         self.peer: Final = peer if peer is not None else _address(stream, "getpeername")
         self.host: Final = _address(stream, "getsockname")
         """The address at this end, where it has one."""
@@ -71,6 +73,14 @@ class Wire:
         except trio.ClosedResourceError as exc:
             raise trio.BrokenResourceError("the connection was closed here") from exc
 
+    def receive_nowait(self) -> bytes | None:
+        """What has come to a plain socket: nothing at the end of the stream, None while there is none."""
+        assert self._file is not None
+        try:
+            return self._file.read(RECEIVE_SIZE)
+        except (OSError, ValueError) as exc:
+            raise trio.BrokenResourceError(f"socket connection broken: {exc}") from exc
+
     def half_close(self) -> None:
         """Tell the peer that no more will come, where the stream can. Idempotent."""
         if isinstance(self.stream, trio.SocketStream):
@@ -105,7 +115,7 @@ def _file(stream: trio.abc.Stream) -> io.FileIO | None:
     """A file that shares the socket's descriptor, and leaves it open when it is closed."""
     if not _NONBLOCKING or not isinstance(stream, trio.SocketStream) or stream.socket.fileno() < 0:
         return None
-    return io.FileIO(stream.socket.fileno(), "wb", closefd=False)
+    return io.FileIO(stream.socket.fileno(), "r+b", closefd=False)
 
 
 def _nothing(data: bytes) -> int:
