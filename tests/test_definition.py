@@ -353,3 +353,23 @@ def test_connections_are_stored_where_their_states_can_be() -> None:
     assert plain.conn_state_codec.encode(None) == b"null"
     assert plain.params_codec is not None
     assert plain.params_codec.encode({"token": "x"}) == b'{"token":"x"}'
+
+
+def test_an_internal_action_is_no_clients() -> None:
+    class Hidden(Base):
+        @action(internal=True)
+        def tick(self) -> None:
+            raise NotImplementedError
+
+    definition = Registry(Hidden)["hidden"]
+    assert set(definition.actions) == {"setValue"}
+    assert set(definition.internal_actions) == {"tick"}
+    assert definition.action("tick") is definition.by_action[Hidden.tick]
+
+    class Clashing(Hidden):
+        @action(name="tick")
+        def tock(self) -> None:
+            raise NotImplementedError
+
+    with pytest.raises(DefinitionError, match="both called 'tick'"):
+        Registry(Clashing)

@@ -106,8 +106,10 @@ class Action(Generic[A_co, P, R_co, Raw_co]):
         readonly: bool = False,
         timeout: float | None = None,
         abandoned: Abandoned = "finish",
+        internal: bool = False,
     ) -> None:
         self.abandoned: Abandoned = abandoned
+        self.internal = internal
         self.fn = fn
         self.wire_name = name
         self.attribute = getattr(fn, "__name__", "")
@@ -156,6 +158,7 @@ def action(
     readonly: bool = False,
     timeout: float | None = None,
     abandoned: Abandoned = "finish",
+    internal: bool = False,
 ) -> _ActionDecorator: ...
 def action(
     fn: Callable[..., Any] | None = None,
@@ -166,6 +169,7 @@ def action(
     readonly: bool = False,
     timeout: float | None = None,
     abandoned: Abandoned = "finish",
+    internal: bool = False,
 ) -> Any:
     """Make a method callable by clients, with the same signature there.
 
@@ -173,7 +177,8 @@ def action(
     it neither takes nor waits for the actor's turn. `readonly`: it promises not to change state, so that no change is
     looked for. `timeout` in seconds bounds an async body (default `Options.action_timeout`, then 60). `abandoned`
     says what happens to it when its client is gone for good: "finish" (default), or "cancel" an async body and drop a
-    call that has not started.
+    call that has not started. `internal`: for schedules alone. Clients, `self.client()` of actors among them, are
+    answered `actor.action_not_found`, as if there were none; inside the actor it is the plain method.
 
     A UserError that it raises reaches the client as it is; any other exception as `rivetkit.internal_error`.
     """
@@ -181,7 +186,15 @@ def action(
     def decorate(fn: Callable[..., Any]) -> Action[Any, Any, Any, Any]:
         if not inspect.isfunction(fn):
             raise TypeError(f"@action takes a method, got {fn!r}")
-        return Action(fn, name=name, concurrent=concurrent, readonly=readonly, timeout=timeout, abandoned=abandoned)
+        return Action(
+            fn,
+            name=name,
+            concurrent=concurrent,
+            readonly=readonly,
+            timeout=timeout,
+            abandoned=abandoned,
+            internal=internal,
+        )
 
     return decorate if fn is None else decorate(fn)
 

@@ -30,6 +30,7 @@ class ActionDefinition:
     readonly: bool
     timeout: float | None
     abandoned: Abandoned
+    internal: bool
 
 
 @attrs.frozen(eq=False)
@@ -93,6 +94,9 @@ class ActorDefinition:
     name: str
     options: Options
     actions: Mapping[str, ActionDefinition]
+    """What clients may call, by name on the wire."""
+    internal_actions: Mapping[str, ActionDefinition]
+    """What only schedules may run, by name."""
     events: Mapping[str, EventDefinition]
     by_action: Mapping[Action[Any, Any, Any, Any], ActionDefinition]
     by_event: Mapping[Event[*tuple[Any, ...]], EventDefinition]
@@ -108,6 +112,10 @@ class ActorDefinition:
     load_params: Callable[[Value], Any]
     params_default: Any
     hooks: frozenset[str]
+
+    def action(self, name: str) -> ActionDefinition | None:
+        """The action of that name, an internal one too."""
+        return self.actions.get(name) or self.internal_actions.get(name)
 
     @property
     def watches_state(self) -> bool:
@@ -186,7 +194,8 @@ def define(
         cls=cls,
         name=name,
         options=options,
-        actions=actions,
+        actions={name: one for name, one in actions.items() if not one.internal},
+        internal_actions={name: one for name, one in actions.items() if one.internal},
         events=events,
         by_action=by_action,
         by_event=by_event,
@@ -316,7 +325,7 @@ def _actions(
         except DefinitionError as error:
             raise DefinitionError(f"{cls.__name__}.{attribute}: {error}") from error
         definition = ActionDefinition(
-            name, attribute, found.fn, signature, concurrent, found.readonly, timeout, found.abandoned
+            name, attribute, found.fn, signature, concurrent, found.readonly, timeout, found.abandoned, found.internal
         )
         actions[name] = by_action[found] = definition
     return actions, by_action

@@ -393,11 +393,18 @@ def client_for_host(host: Host, namespace: str = DEFAULT_NAMESPACE, before: _Bef
 
 @asynccontextmanager
 async def open_local(
-    registry: Registry, *, store: Store | None = None, limits: Limits | None = None, namespace: str = DEFAULT_NAMESPACE
+    registry: Registry,
+    *,
+    store: Store | None = None,
+    limits: Limits | None = None,
+    namespace: str = DEFAULT_NAMESPACE,
+    wall_clock: Callable[[], float] | None = None,
 ) -> AsyncGenerator[Client]:
     """Actors and their client for the time of the `async with`, in the caller's own task tree, without a socket.
 
-    The `store` keeps the actors, and stays open at the end; without one they are kept in memory.
+    The `store` keeps the actors, and stays open at the end; without one they are kept in memory. `wall_clock` gives
+    seconds since 1970, for schedules; by default it is the machine's, and in virtual time, as of a MockClock, it goes
+    with Trio's, from 2030 on.
 
     The client and its connections have the same API and guarantees as those of `open_client`. Leaving stops the actors
     within `Limits.shutdown_grace`; leaving by an exception ends them at once, and the exception comes out alone.
@@ -405,6 +412,6 @@ async def open_local(
     check_registry(registry, "open_local")
     ungrouped = Ungrouped()
     with ungrouped.outside():
-        async with open_host(registry, limits, store=store) as host:
+        async with open_host(registry, limits, store=store, wall_clock=wall_clock) as host:
             with ungrouped.inside():
                 yield client_for_host(host, namespace)

@@ -1,8 +1,9 @@
 """Schedules: durable, waking, once, in order, in virtual time."""
 
+import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import attrs
@@ -12,6 +13,7 @@ import trio
 from tests.runtime.support import REQUEST, connected, settled
 from trivet import (
     Actor,
+    ActorError,
     Event,
     Limits,
     NoConnection,
@@ -20,6 +22,7 @@ from trivet import (
     Registry,
     UserError,
     action,
+    open_local,
 )
 from trivet.runtime.host import Host, open_host
 from trivet.runtime.lifecycle import Phase
@@ -126,10 +129,52 @@ class Diary(Actor[Log]):
     def beside_later(self) -> None:
         self.schedule.after(1, Diary.beside)
 
+    @action(internal=True)
+    def tidy(self, text: str = "") -> None:
+        self.state.lines.append(f"tidied{text}")
+
+    @action
+    def tidy_later(self) -> None:
+        self.schedule.after(timedelta(seconds=1), Diary.tidy)
+        self.schedule.after(2.0, "tidy", "again")
+        self.schedule.every("tidy", timedelta(minutes=1), Diary.tidy, "regularly")
+        self.tidy("now")
+
+    @action
+    async def tidy_as_client(self) -> str:
+        me = self.client().get_or_create(Diary, "other")
+        with pytest.raises(ActorError) as caught:
+            await me.call(Diary.tidy)
+        return caught.value.code
+
+    @action
+    def now(self) -> float:
+        return self.schedule.now()
+
     @action
     def wrong(self, what: str) -> None:
         if what == "name":
             self.schedule.after(1, "nothing")
+        elif what == "snake":
+            self.schedule.after(1, "fail_later")
+        elif what == "method":
+            self.schedule.after(1, self.fail)  # type: ignore[call-overload]  # what is refused
+        elif what == "no action":
+            self.schedule.after(1, print)  # type: ignore[call-overload]  # what is refused
+        elif what == "text":
+            self.schedule.after("1", Diary.fail)  # type: ignore[call-overload]  # what is refused
+        elif what == "when":
+            self.schedule.at("noon", Diary.fail)  # type: ignore[call-overload]  # what is refused
+        elif what == "true":
+            self.schedule.every("x", True, Diary.fail)
+        elif what == "past":
+            self.schedule.after(timedelta(days=-1), Diary.fail)
+        elif what == "argument":
+            self.schedule.after(1, "write", 7)
+        elif what == "missing":
+            self.schedule.after(1, "write")
+        elif what == "many":
+            self.schedule.after(1, "fail", 7)
         elif what == "seconds":
             self.schedule.after(-1, "fail")
         elif what == "cron":
@@ -259,6 +304,52 @@ async def test_a_concurrent_action_can_be_scheduled(autojump_clock: trio.abc.Clo
         assert await call(host, "planned") == []
 
 
+async def test_an_internal_action_is_for_schedules_alone(autojump_clock: trio.abc.Clock) -> None:
+    store = MemoryStore(durable=True)
+    async with hosting(store) as host:
+        instance, _ = await host.get_or_create("default", "diary", ("k",))
+        async with connected(instance) as peer:
+            assert "action_not_found" in str(await peer.call("tidy"))
+            with pytest.raises(PublicError, match=r"actor\.action_not_found"):
+                await call(host, "tidy")
+            assert await call(host, "tidyAsClient") == "action_not_found"
+            await peer.call("tidyLater")
+        assert await call(host, "planned") == [["tidy", 1, []], ["tidy", 2, ["again"]], ["tidy", 60, ["regularly"]]]
+    await trio.sleep(3)
+    async with hosting(store) as host:
+        await trio.sleep(100)
+        assert await call(host, "lines") == ["tidiednow", "tidied", "tidiedagain", "tidiedregularly"]
+
+
+async def test_the_clock_of_schedules_can_be_asked(autojump_clock: trio.abc.Clock) -> None:
+    async with hosting() as host:
+        await trio.sleep(7)
+        assert await call(host, "now") == EPOCH + 7
+
+
+async def test_without_a_clock_schedules_go_by_virtual_time_where_time_is_virtual(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    store = MemoryStore(durable=True)
+    async with open_local(Registry(Diary), store=store) as client:
+        diary = client.get_or_create(Diary, "k")
+        await diary.call(Diary.later, 5, "a")
+        await diary.call(Diary.later, 9, "b")
+        await trio.sleep(6)
+        assert await diary.call(Diary.lines) == ["a1 at 5"]
+    async with open_local(Registry(Diary), store=store) as client:
+        await trio.sleep(4)
+        assert await client.get_or_create(Diary, "k").call(Diary.lines) == ["a1 at 5", "b1 at 9"]
+    async with open_local(Registry(Diary), wall_clock=lambda: 1000.0) as client:
+        assert await client.get_or_create(Diary, "k").call(Diary.now) == 1000
+
+
+async def test_without_a_clock_schedules_go_by_the_machine() -> None:
+    async with open_local(Registry(Diary)) as client:
+        began = time.time()
+        assert began <= await client.get_or_create(Diary, "k").call(Diary.now) <= time.time()
+
+
 async def test_a_schedule_goes_in_the_commit_of_what_its_action_did(autojump_clock: trio.abc.Clock) -> None:
     store = FaultyStore(MemoryStore(durable=True))
     with trio.CancelScope() as process:
@@ -305,10 +396,25 @@ async def test_what_cannot_be_scheduled_is_refused_at_once(
     autojump_clock: trio.abc.Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with hosting(limits=Limits(schedules=2)) as host:
-        for what in ("name", "seconds", "cron", "zone"):
+        texts = {
+            "name": "has no action 'nothing' that could be scheduled\n",
+            "snake": "did you mean 'failLater'?",
+            "method": "write Diary.fail instead of self.fail",
+            "no action": "print is no action of Diary",
+            "text": "'1' is not seconds or a timedelta",
+            "when": "'noon' is not a datetime",
+            "true": "True is not seconds or a timedelta",
+            "past": "is no number of seconds from 0 up",
+            "argument": "args[0]: expected",
+            "missing": "args[0]: missing (note)",
+            "many": "fail cannot take 1 arguments",
+        }
+        for what in ("seconds", "cron", "zone", *texts):
             with pytest.raises(PublicError, match="internal_error"):
                 await call(host, "wrong", what)
         text = caplog.text
+        for expected in texts.values():
+            assert expected in text
         assert "has no action 'nothing'" in text
         assert "-1 is no number of seconds" in text
         assert "'every day' cannot be read" in text

@@ -212,3 +212,18 @@ def test_the_command_says_what_is_wrong(project: str, capsys: pytest.CaptureFixt
     out, err = capsys.readouterr()
     assert out == ""
     assert "did you mean actors_to_write:registry?" in err
+
+
+def test_internal_actions_are_not_for_clients() -> None:
+    class Clock(Actor):
+        @action
+        def wind(self) -> None:
+            raise NotImplementedError
+
+        @action(internal=True)
+        def strike(self) -> None:
+            raise NotImplementedError
+
+    text = declarations(Registry(Clock), "clocks:registry")
+    assert "wind(" in text
+    assert "strike" not in text

@@ -1,6 +1,5 @@
 """All live actors of one registry: key to actor, create, find, stop."""
 
-import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeAlias
@@ -19,6 +18,7 @@ from trivet.registry import Registry, check_registry
 from trivet.runtime import answers
 from trivet.runtime.alarms import AlarmClock
 from trivet.runtime.backlog import Backlog
+from trivet.runtime.clocks import default_wall_clock
 from trivet.runtime.flush import FlushTask
 from trivet.runtime.instance import Instance
 from trivet.runtime.lifecycle import Goal, Phase
@@ -307,16 +307,18 @@ async def open_host(
     limits: Limits | None = None,
     *,
     store: Store | None = None,
-    wall_clock: Callable[[], float] = time.time,
+    wall_clock: Callable[[], float] | None = None,
     durability: Durability = "gated",
 ) -> AsyncGenerator[Host]:
     """A host for the time of the `async with`. Leaving it stops gracefully; leaving by an exception cancels.
 
-    Without a `store` the actors are kept in memory, as long as the host.
+    Without a `store` the actors are kept in memory, as long as the host. Without a `wall_clock` schedules go by the
+    machine's, or in virtual time by Trio's.
     """
     check_registry(registry, "open_host")
+    clock = wall_clock or default_wall_clock()
     async with open_quiet_nursery() as tasks, open_quiet_nursery() as actors:
-        host = Host(registry, limits or Limits(), store or MemoryStore(), actors, tasks, wall_clock, durability)
+        host = Host(registry, limits or Limits(), store or MemoryStore(), actors, tasks, clock, durability)
         tasks.start_soon(host.timers.run)
         tasks.start_soon(host.flushes.run)
         tasks.start_soon(host.alarms.run)

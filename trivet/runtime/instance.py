@@ -453,7 +453,7 @@ class Instance:
         """An action is due."""
         if self.phase is not Phase.RUNNING:
             return  # it is kept, and due in the next life
-        action = self.definition.actions.get(entry.action)
+        action = self.definition.action(entry.action)
         if action is None:
             logger.error("%s has no action %s any more: its schedule is gone", self.describe(), entry.action)
             self.schedules.cancel(entry.id)

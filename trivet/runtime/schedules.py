@@ -1,9 +1,11 @@
 """What an actor has asked for at later times: kept with its state, and waking it."""
 
+import difflib
 import json
 import math
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, overload
+from collections.abc import Collection
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, cast, overload
 from uuid import uuid4
 from zoneinfo import ZoneInfo
 
@@ -73,13 +75,19 @@ class Schedules:
     # -- what users call ----------------------------------------------------------------------------------------------
 
     @overload
-    def after(self, seconds: float, action: Action[A, P, Any, Any], /, *args: P.args, **kwargs: P.kwargs) -> str: ...
+    def after(
+        self, seconds: float | timedelta, action: Action[A, P, Any, Any], /, *args: P.args, **kwargs: P.kwargs
+    ) -> str: ...
     @overload
-    def after(self, seconds: float, action: str, /, *args: object) -> str: ...
-    def after(self, seconds: float, action: Any, /, *args: Any, **kwargs: Any) -> str:
-        """Run an action once, in so many seconds. Returns the id of the schedule."""
-        _check_seconds(seconds, 0)
-        return self._add(uuid4().hex, action, args, kwargs, due=self._now() + seconds)
+    def after(self, seconds: float | timedelta, action: str, /, *args: object) -> str: ...
+    def after(self, seconds: float | timedelta, action: Any, /, *args: Any, **kwargs: Any) -> str:
+        """Run an action once, in so many seconds, or after a timedelta. Returns the id of the schedule.
+
+        This and the others take `Room.ring`, an action of this class, or its name on the wire: then the arguments are
+        plain. Raises DefinitionError for an action that there is not, TypeError for what is none and for too many
+        arguments, ValidationError for arguments that do not fit.
+        """
+        return self._add(uuid4().hex, action, args, kwargs, due=self.now() + _seconds(seconds, 0))
 
     @overload
     def at(
@@ -89,25 +97,31 @@ class Schedules:
     def at(self, when: datetime | float, action: str, /, *args: object) -> str: ...
     def at(self, when: datetime | float, action: Any, /, *args: Any, **kwargs: Any) -> str:
         """Run an action once, at a datetime (one without a time zone is local) or a number of seconds since 1970."""
-        due = when.timestamp() if isinstance(when, datetime) else float(when)
+        due = when.timestamp() if isinstance(when, datetime) else _number(when, "a datetime or a number of seconds")
         if not math.isfinite(due):
             raise ValueError(f"{when!r} is no time")
         return self._add(uuid4().hex, action, args, kwargs, due=due)
 
     @overload
     def every(
-        self, name: str, seconds: float, action: Action[A, P, Any, Any], /, *args: P.args, **kwargs: P.kwargs
+        self,
+        name: str,
+        seconds: float | timedelta,
+        action: Action[A, P, Any, Any],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
     ) -> str: ...
     @overload
-    def every(self, name: str, seconds: float, action: str, /, *args: object) -> str: ...
-    def every(self, name: str, seconds: float, action: Any, /, *args: Any, **kwargs: Any) -> str:
-        """Run an action again and again, the first time in so many seconds. `name` is its id.
+    def every(self, name: str, seconds: float | timedelta, action: str, /, *args: object) -> str: ...
+    def every(self, name: str, seconds: float | timedelta, action: Any, /, *args: Any, **kwargs: Any) -> str:
+        """Run an action again and again, the first time in so many seconds, or a timedelta. `name` is its id.
 
         The same call again changes nothing, so that `on_wake` is a good place for it; another one of that name takes
         its place. A time at which the last run has not ended, or at which nothing lived, is left out.
         """
-        _check_seconds(seconds, 0.001)
-        return self._add(name, action, args, kwargs, due=self._now() + seconds, every=float(seconds))
+        period = _seconds(seconds, 0.001)
+        return self._add(name, action, args, kwargs, due=self.now() + period, every=period)
 
     @overload
     def cron(
@@ -122,8 +136,12 @@ class Schedules:
         an expression that cannot be read, or has no times.
         """
         timezone, expression = _split_timezone(expression)
-        due = _next_time(expression, timezone, self._now())
+        due = _next_time(expression, timezone, self.now())
         return self._add(name, action, args, kwargs, due=due, cron=expression, timezone=timezone)
+
+    def now(self) -> float:
+        """Seconds since 1970, by the clock that schedules go by: in tests the virtual one."""
+        return self._instance.host.wall_clock()
 
     def list(self) -> "list[Schedule]":
         """What is to come, the next first."""
@@ -182,7 +200,7 @@ class Schedules:
             self._set(attrs.evolve(entry, due=due))
 
     def _following(self, entry: Schedule) -> float | None:
-        now = self._now()
+        now = self.now()
         if entry.every is not None:
             # The times stay where they were from the beginning on; those that have passed are left out.
             missed = math.floor((now - entry.due) / entry.every) if now > entry.due else 0
@@ -192,9 +210,6 @@ class Schedules:
         return None
 
     # -- inside -------------------------------------------------------------------------------------------------------
-
-    def _now(self) -> float:
-        return self._instance.host.wall_clock()
 
     def _add(
         self,
@@ -211,6 +226,8 @@ class Schedules:
         definition = self._definition(action)
         if isinstance(action, str):
             values = [self._instance.definition.dump_any(arg) for arg in args]
+            if definition.signature.bind(values).extra:
+                raise TypeError(f"{definition.attribute} cannot take {len(values)} arguments")
         else:
             values = definition.signature.dump_args(args, kwargs)
         entry = Schedule(id_, definition.name, tuple(load_values(dump_values(values))), due, every, cron, timezone)
@@ -223,12 +240,28 @@ class Schedules:
         self._set(entry)
         return id_
 
-    def _definition(self, action: Action[Any, Any, Any, Any] | str) -> ActionDefinition:
+    def _definition(self, action: object) -> ActionDefinition:
         definition = self._instance.definition
-        found = definition.actions.get(action) if isinstance(action, str) else definition.by_action.get(action)
-        if found is None:
-            raise DefinitionError(f"{definition.name} has no action {action!r} that could be scheduled")
-        return found
+        name = definition.cls.__name__
+        known = definition.by_action
+        if isinstance(action, str):
+            found = definition.action(action)
+            if found is None:
+                meant = _nearest(action, known.values())
+                hint = f"; did you mean {meant!r}?" if meant else ""
+                raise DefinitionError(f"{definition.name} has no action {action!r} that could be scheduled{hint}")
+            return found
+        if isinstance(action, Action):
+            found = known.get(cast("Action[Any, Any, Any, Any]", action))  # type: ignore[redundant-cast]  # pyright infers unknowns
+            if found is None:
+                raise DefinitionError(f"{definition.name} has no action {action!r} that could be scheduled")
+            return found
+        fn = getattr(action, "__func__", action)
+        method = next((one.attribute for made, one in known.items() if made.fn is fn), None)
+        if method is not None:
+            raise TypeError(f"schedule the action, not its method: write {name}.{method} instead of self.{method}")
+        shown = getattr(action, "__qualname__", repr(action))
+        raise TypeError(f"{shown} is no action of {name}, and only these can be scheduled; decorate it with @action")
 
     def _set(self, entry: Schedule) -> None:
         self._entries[entry.id] = entry
@@ -248,7 +281,7 @@ class Schedules:
         self._disarm()
         due = min((entry.due for entry in self._entries.values() if entry.id not in self._fired), default=None)
         if due is not None:
-            delay = min(max(0.0, due - self._now()), _LOOK_AGAIN)
+            delay = min(max(0.0, due - self.now()), _LOOK_AGAIN)
             self._timer = self._instance.host.timers.call_later(delay, self._fire)
 
     def _disarm(self) -> None:
@@ -258,7 +291,7 @@ class Schedules:
 
     def _fire(self) -> None:
         self._timer = None
-        now = self._now()
+        now = self.now()
         for entry in self.list():
             if entry.due <= now and entry.id not in self._fired:
                 self._fired[entry.id] = None
@@ -266,9 +299,23 @@ class Schedules:
         self._arm()
 
 
-def _check_seconds(seconds: float, least: float) -> None:
+def _number(value: object, wanted: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{value!r} is not {wanted}")
+    return float(value)
+
+
+def _seconds(value: object, least: float) -> float:
+    seconds = value.total_seconds() if isinstance(value, timedelta) else _number(value, "seconds or a timedelta")
     if not least <= seconds < math.inf:
-        raise ValueError(f"{seconds!r} is no number of seconds from {least:g} up")
+        raise ValueError(f"{value!r} is no number of seconds from {least:g} up")
+    return seconds
+
+
+def _nearest(name: str, known: Collection[ActionDefinition]) -> str | None:
+    """The name on the wire that was probably meant."""
+    names = {one.attribute: one.name for one in known} | {one.name: one.name for one in known}
+    return next((names[near] for near in difflib.get_close_matches(name, names, 1)), None)
 
 
 def _split_timezone(expression: str) -> tuple[str, str]:

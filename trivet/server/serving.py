@@ -3,7 +3,6 @@
 import ipaddress
 import signal
 import ssl
-import time
 from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, TypeAlias, cast, final
@@ -136,7 +135,7 @@ async def serve(
     ssl_context: ssl.SSLContext | None = None,
     pages: Mapping[str, Response] | None = None,
     handle_signals: bool = False,
-    wall_clock: Callable[[], float] = time.time,
+    wall_clock: Callable[[], float] | None = None,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve actors over HTTP and WebSocket on one port, until stopped or cancelled.
@@ -145,8 +144,9 @@ async def serve(
     free one; host None: every interface), or on the given listeners, which it closes at the end. With `ssl_context` it
     speaks TLS. `allowed_origins` are web origins that may use it besides its own and localhost, as in
     `https://app.example.com`; "*" allows every page. The `store` keeps the actors, and stays open at the end; without
-    one they are kept in memory. `wall_clock` gives seconds since 1970, for schedules. With `handle_signals`, in the
-    main thread only, SIGINT and SIGTERM stop gracefully, and a second one cancels.
+    one they are kept in memory. `wall_clock` gives seconds since 1970, for schedules; by default it is the machine's,
+    and in virtual time, as of a MockClock, it goes with Trio's, from 2030 on. With `handle_signals`, in the main thread
+    only, SIGINT and SIGTERM stop gracefully, and a second one cancels.
 
     `pages` are answered to GET requests of exactly these paths, "/" for one: a page that uses the actors can come from
     the same port, and so from their origin.

@@ -255,11 +255,12 @@ def observed_registry(registry: Registry, journal: Journal) -> Registry:
 
 
 def _observed(definition: ActorDefinition, journal: Journal) -> ActorDefinition:
-    wrapped = {name: _observed_action(action, journal) for name, action in definition.actions.items()}
+    wrapped = {action.name: _observed_action(action, journal) for action in definition.by_action.values()}
     return attrs.evolve(
         definition,
         cls=_observed_class(definition, journal),
-        actions=wrapped,
+        actions={name: wrapped[name] for name in definition.actions},
+        internal_actions={name: wrapped[name] for name in definition.internal_actions},
         by_action={action: wrapped[known.name] for action, known in definition.by_action.items()},
         events={name: _observed_event(event, journal) for name, event in definition.events.items()},
     )

@@ -22,6 +22,7 @@ from trivet.nurseries import open_quiet_nursery
 from trivet.protocol.codec import Encoding
 from trivet.protocol.values import UNDEFINED
 from trivet.registry import Registry
+from trivet.runtime.clocks import virtual_wall_clock
 from trivet.server.serving import Server, serve
 from trivet.store import Store
 from trivet.testing.delivery import DeliveryChecker
@@ -32,7 +33,6 @@ REAL_VARIABLE: Final = "TRIVET_TESTING_REAL"
 """Set to anything but "" or "0", worlds use real sockets unless they were told."""
 
 _URL: Final = "http://127.0.0.1:6420"  # a name that the server lets in; the streams go where the world leads them
-_EPOCH: Final = 1_893_456_000.0  # the beginning of 2030
 _RESET: Final = struct.pack("ii", 1, 0)
 
 
@@ -184,7 +184,7 @@ class World:
                             listeners=[self._listener],
                             store=self._store,
                             limits=self.limits,
-                            wall_clock=_virtual_wall_clock,
+                            wall_clock=virtual_wall_clock,
                         )
                     server: Server = await nursery.start(start)
                     self._server = server
@@ -300,10 +300,6 @@ class World:
         conns = [conn for instance in self._server.host.instances() for conn in instance.conns.values()]
         impaired = self.journal.impaired
         return not any(conn.statistics().queued_messages for conn in conns if conn.id not in impaired)
-
-
-def _virtual_wall_clock() -> float:
-    return _EPOCH + trio.current_time()
 
 
 def _refuse_jumping_clock() -> None:
