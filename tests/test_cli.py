@@ -95,7 +95,7 @@ def url_of(process: "subprocess.Popen[str]") -> str:
     """The URL in the line that says that the server is ready."""
     assert process.stdout is not None
     line = process.stdout.readline()
-    assert line.startswith("trivet serves slow on http"), line
+    assert line.startswith("trivet serves slow, kept in "), line
     return line.split()[-1]
 
 
@@ -132,6 +132,13 @@ def test_actors_are_kept_in_a_directory(start: Start, project: Path) -> None:
             assert "elsewhere" in second.stderr.read()
     with start("--port", "0", "--memory") as process:
         assert create(url_of(process)) is True
+
+
+def test_it_says_where_the_actors_are_kept(start: Start) -> None:
+    for options, place in (((), "trivet-data"), (("--data", "rooms.db"), "rooms.db"), (("--memory",), "memory")):
+        with start("--port", "0", *options) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline().startswith(f"trivet serves slow, kept in {place}, on http")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -166,7 +166,7 @@ def test_a_type_may_become_a_union() -> None:
     [
         (State, State(by_name={"a": "1"}), "by_name.a: expected int, got str"),  # type: ignore[dict-item] # the mistake
         (list[int], [*range(1000), True], "[1000]: expected int, got bool"),
-        (list[float], [math.inf], "[0]: inf cannot travel"),
+        (list[float], [math.inf], "[0]: inf can be neither sent nor stored"),
         (object, [math.nan], "[0]: nan cannot be stored"),
         (
             object,

@@ -373,3 +373,20 @@ def test_an_internal_action_is_no_clients() -> None:
 
     with pytest.raises(DefinitionError, match="both called 'tick'"):
         Registry(Clashing)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        ({"durability": "always"}, ValueError, "durability='always': use one of 'gated', 'interval', 'none', or None"),
+        ({"durability": True}, ValueError, "durability=True: use one of"),
+        ({"sleep_after": "30"}, TypeError, "sleep_after='30': use a number of seconds, or None"),
+        ({"sleep_after": True}, TypeError, "sleep_after=True: use a number of seconds, or None"),
+        ({"sleep_after": 0}, ValueError, "sleep_after=0: use a number above 0, or None"),
+        ({"state_version": 1.5}, TypeError, "state_version=1.5: use an int, or None"),
+        ({"sleep_with_connections": 30}, TypeError, "sleep_with_connections=30: use True, False or None"),
+    ],
+)
+def test_options_say_what_they_take(options: dict[str, Any], error: type[Exception], text: str) -> None:
+    with pytest.raises(error, match=text):
+        Options(**options)

@@ -1,10 +1,13 @@
 """Actors and clients in one process."""
 
+from typing import Any
+
 import attrs
 import pytest
 import trio
 from trio.testing import MockClock
 
+import trivet
 from trivet.actor import Actor, action
 from trivet.errors import ActorError, ConnectionEnded, Lagged, UserError
 from trivet.event import Event
@@ -12,6 +15,7 @@ from trivet.limits import Limits
 from trivet.local import FORMAT, PIPE_SIZE, Pipe, open_local
 from trivet.raw import Request, Response, WebSocket, WebSocketClosed
 from trivet.registry import Registry
+from trivet.testing import World
 
 
 @attrs.frozen
@@ -347,3 +351,36 @@ async def test_a_local_connection_that_is_cancelled_leaves_at_once(autojump_cloc
         scope.cancel()
         await trio.testing.wait_all_tasks_blocked()
         assert await guarded.call(Guarded.connections) == 0
+
+
+async def test_what_is_no_store_is_refused_alone_and_says_what_to_write() -> None:
+    unentered = trivet.open_sqlite_store("nowhere")
+    for given in (unentered, "data", object()):
+        wrong: Any = given
+        with pytest.raises(TypeError, match=r"open_local takes a Store, got .*; enter it with async with"):
+            async with open_local(registry, store=wrong):
+                pytest.fail("not reached")
+        with pytest.raises(TypeError, match="serve takes a Store"):
+            await trivet.serve(registry, store=wrong)
+        with pytest.raises(TypeError, match="World takes a Store"):
+            World(registry, store=wrong)
+
+
+class Busy(Actor):
+    async def work(self, number: int) -> None:
+        raise NotImplementedError
+
+    @action
+    def start(self, waits: bool) -> str:
+        take: Any = self.wait_until if waits else self.start_soon
+        with pytest.raises(TypeError) as caught:
+            take(self.work(1))
+        return str(caught.value)
+
+
+async def test_background_work_is_a_function_and_its_arguments() -> None:
+    async with open_local(Registry(Busy)) as client:
+        busy = client.get_or_create(Busy)
+        text = "pass the function and its arguments: self."
+        assert text + "wait_until(work, ...)" in await busy.call(Busy.start, True)
+        assert text + "start_soon(work, ...)" in await busy.call(Busy.start, False)

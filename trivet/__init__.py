@@ -33,7 +33,14 @@ from trivet.runtime.emit import BroadcastResult
 from trivet.runtime.schedules import Schedule
 from trivet.server import Server, serve
 from trivet.store import MemoryStore, Store, StoreError
-from trivet.store.sqlite import open_sqlite_store
+from trivet.store.sqlite import (
+    StoreCorrupt,
+    StoreFull,
+    StoreInUse,
+    StoreReadOnly,
+    StoreTooNew,
+    open_sqlite_store,
+)
 
 __version__ = _version("trivet")
 
@@ -70,7 +77,12 @@ __all__ = [
     "Schedule",
     "Server",
     "Store",
+    "StoreCorrupt",
     "StoreError",
+    "StoreFull",
+    "StoreInUse",
+    "StoreReadOnly",
+    "StoreTooNew",
     "TrivetError",
     "Unsupported",
     "UserError",

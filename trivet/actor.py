@@ -52,9 +52,33 @@ Abandoned: TypeAlias = Literal["finish", "cancel"]
 Durability: TypeAlias = Literal["gated", "interval", "none"]
 
 
-def _positive(_: object, attribute: "attrs.Attribute[Any]", value: float | None) -> None:
-    if value is not None and not value > 0:
+def _seconds(_: object, attribute: "attrs.Attribute[Any]", value: object) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{attribute.name}={value!r}: use a number of seconds, or None")
+    if not value > 0:
         raise ValueError(f"{attribute.name}={value!r}: use a number above 0, or None")
+
+
+def _count(_: object, attribute: "attrs.Attribute[Any]", value: object) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{attribute.name}={value!r}: use an int, or None")
+    if not value > 0:
+        raise ValueError(f"{attribute.name}={value!r}: use a number above 0, or None")
+
+
+def _flag(_: object, attribute: "attrs.Attribute[Any]", value: object) -> None:
+    if value is not None and not isinstance(value, bool):
+        raise TypeError(f"{attribute.name}={value!r}: use True, False or None")
+
+
+def _durability(_: object, attribute: "attrs.Attribute[Any]", value: object) -> None:
+    if value is not None and value not in get_args(Durability):
+        known = ", ".join(map(repr, get_args(Durability)))
+        raise ValueError(f"{attribute.name}={value!r}: use one of {known}, or None")
 
 
 @attrs.frozen(kw_only=True)
@@ -72,20 +96,18 @@ class Options:
     asked to sleep or end, what has not finished is cut off (default, and at most at a stop of the server: that of
     Limits).
 
-    Raises ValueError for a number that is not above 0, and for another durability.
+    Raises ValueError for a number that is not above 0 and for another durability, TypeError for what is no number.
     """
 
-    action_timeout: float | None = attrs.field(default=None, validator=_positive)
-    connect_hook_timeout: float | None = attrs.field(default=None, validator=_positive)
-    concurrent: bool | None = None
-    strict: bool | None = None
-    durability: Durability | None = attrs.field(
-        default=None, validator=attrs.validators.optional(attrs.validators.in_(get_args(Durability)))
-    )
-    state_version: int | None = attrs.field(default=None, validator=_positive)
-    sleep_after: float | None = attrs.field(default=None, validator=_positive)
-    sleep_with_connections: bool | None = None
-    shutdown_grace: float | None = attrs.field(default=None, validator=_positive)
+    action_timeout: float | None = attrs.field(default=None, validator=_seconds)
+    connect_hook_timeout: float | None = attrs.field(default=None, validator=_seconds)
+    concurrent: bool | None = attrs.field(default=None, validator=_flag)
+    strict: bool | None = attrs.field(default=None, validator=_flag)
+    durability: Durability | None = attrs.field(default=None, validator=_durability)
+    state_version: int | None = attrs.field(default=None, validator=_count)
+    sleep_after: float | None = attrs.field(default=None, validator=_seconds)
+    sleep_with_connections: bool | None = attrs.field(default=None, validator=_flag)
+    shutdown_grace: float | None = attrs.field(default=None, validator=_seconds)
 
     def over(self, defaults: "Options") -> "Options":
         """These options, with the gaps filled from `defaults`."""
@@ -366,7 +388,10 @@ class Actor(Generic[S, CS, CP]):
         return self._instance.turn()
 
     def start_soon(self, fn: Callable[[Unpack[Ts]], Awaitable[object]], *args: *Ts) -> None:
-        """Run `fn` in the background until it ends or the actor's life does. What it raises is logged."""
+        """Run `fn` in the background until it ends or the actor's life does. What it raises is logged.
+
+        Raises TypeError for a coroutine: pass the function and its arguments.
+        """
         self._instance.start_background(fn, args)
 
     def destroy(self) -> None:
@@ -400,16 +425,22 @@ class Actor(Generic[S, CS, CP]):
     def stored(self) -> "StoredState | None":
         """Inside `on_migrate`: the state as it was stored, to be changed where it is of an older version.
 
-        None in the first life, and everywhere else.
+        None in the first life, and outside of `on_migrate` always: there `self.state` is what was stored.
         """
         return self._instance.stored
 
     def keep_awake(self) -> AbstractContextManager[None]:
-        """`with self.keep_awake():` the actor does not go to sleep, and a stop waits within its grace."""
+        """`with self.keep_awake():` the actor does not go to sleep, and a stop waits within its grace.
+
+        Inside the block alone: a call without `with` does nothing.
+        """
         return self._instance.vigil()
 
     def wait_until(self, fn: Callable[[Unpack[Ts]], Awaitable[object]], *args: *Ts) -> None:
-        """Run `fn` in the background, like `start_soon`; sleep and stop wait for it within the grace."""
+        """Run `fn` in the background, like `start_soon`; sleep and stop wait for it within the grace.
+
+        Raises TypeError for a coroutine: pass the function and its arguments.
+        """
         self._instance.finish_first(fn, args)
 
     # -- hooks --------------------------------------------------------------------------------------------------------

@@ -237,7 +237,9 @@ async def _serve(
             ssl_context=context,
             handle_signals=True,
             task_status=_Announcement(
-                lambda server: f"trivet serves {', '.join(server.host.registry)} on {_urls(server)}"
+                lambda server: (
+                    f"trivet serves {', '.join(server.host.registry)}, {_kept(arguments)}, on {_urls(server)}"
+                )
             ),
         )
 
@@ -246,6 +248,10 @@ def _store(arguments: argparse.Namespace) -> AbstractAsyncContextManager[Store |
     if arguments.memory:
         return contextlib.nullcontext()
     return open_sqlite_store(arguments.data, synchronous=arguments.synchronous, check=arguments.check)
+
+
+def _kept(arguments: argparse.Namespace) -> str:
+    return "kept in memory" if arguments.memory else f"kept in {arguments.data}"
 
 
 def _run_types(arguments: argparse.Namespace) -> int:

@@ -30,7 +30,7 @@ from trivet.runtime.context import Chain, current_chain
 from trivet.runtime.host import Host, open_host
 from trivet.runtime.instance import Instance
 from trivet.runtime.session import Session
-from trivet.store import Store
+from trivet.store import Store, check_store
 
 PIPE_SIZE: Final = 64 * 1024
 """Bytes that wait between an actor and a client: about what the buffers of a socket hold, so that a client that does
@@ -410,6 +410,7 @@ async def open_local(
     within `Limits.shutdown_grace`; leaving by an exception ends them at once, and the exception comes out alone.
     """
     check_registry(registry, "open_local")
+    check_store(store, "open_local")
     ungrouped = Ungrouped()
     with ungrouped.outside():
         async with open_host(registry, limits, store=store, wall_clock=wall_clock) as host:

@@ -205,7 +205,7 @@ def float_out(value: Any, _: object = None) -> float:
     if type(value) is float or isinstance(value, float):
         if math.isfinite(value):
             return float.__float__(value)
-        raise invalid(f"{value!r} cannot travel")
+        raise invalid(f"{value!r} can be neither sent nor stored")
     if isinstance(value, int) and not isinstance(value, bool):
         try:
             return int.__int__(value) if abs(value) <= MAX_SAFE_INTEGER else float(value)
@@ -249,7 +249,7 @@ def decimal_out(value: Any, _: object = None) -> str:
     if not isinstance(value, Decimal):
         raise mismatch("Decimal", value)
     if not value.is_finite():
-        raise invalid(f"{value} cannot travel")
+        raise invalid(f"{value} can be neither sent nor stored")
     return str(value)
 
 

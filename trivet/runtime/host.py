@@ -25,7 +25,7 @@ from trivet.runtime.lifecycle import Goal, Phase
 from trivet.runtime.logs import logger
 from trivet.runtime.session import Session
 from trivet.runtime.timers import Timers
-from trivet.store import ActorRow, MemoryStore, Store
+from trivet.store import ActorRow, MemoryStore, Store, check_store
 
 _Address: TypeAlias = tuple[str, str, tuple[str, ...]]
 
@@ -316,6 +316,7 @@ async def open_host(
     machine's, or in virtual time by Trio's.
     """
     check_registry(registry, "open_host")
+    check_store(store, "open_host")
     clock = wall_clock or default_wall_clock()
     async with open_quiet_nursery() as tasks, open_quiet_nursery() as actors:
         host = Host(registry, limits or Limits(), store or MemoryStore(), actors, tasks, clock, durability)

@@ -1,7 +1,7 @@
 """One actor in memory: who it is, its connections, and its lives one after the other."""
 
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -487,6 +487,7 @@ class Instance:
         """Run `fn` in the background of this life. What it raises is logged."""
         if self.work is None:
             raise RuntimeError("background work can be started from on_wake on")
+        _check_function(fn, "start_soon")
         self.saver.touch()
         self.work.background.start_soon(self.guarded, _name_of(fn), fn, args)
 
@@ -494,6 +495,7 @@ class Instance:
         """`self.wait_until(fn, *args)`."""
         if self.work is None:
             raise RuntimeError("background work can be started from on_wake on")
+        _check_function(fn, "wait_until")
         self.saver.touch()
         self.work.run_outside(self.guarded, _name_of(fn), fn, args)
 
@@ -698,6 +700,18 @@ class Instance:
         """Log what user code raised where no client is waiting for it."""
         who = "" if conn is None else f" (connection {conn.id})"
         logger.error("%s: %s failed%s", self.describe(), where, who, exc_info=exc)
+
+
+def _check_function(fn: object, taker: str) -> None:
+    if callable(fn):
+        return
+    name: str | None = getattr(fn, "__name__", None)
+    if isinstance(fn, Coroutine):
+        fn.close()  # or it would be complained of once more, as never awaited
+    raise TypeError(
+        f"self.{taker} takes a function and its arguments, got {fn!r}; pass the function and its arguments"
+        + (f": self.{taker}({name}, ...)" if name else "")
+    )
 
 
 def _name_of(fn: Callable[..., object]) -> str:

@@ -22,7 +22,7 @@ from trivet.server.descriptors import raise_descriptor_limit
 from trivet.server.gateway import Gateway, GatewayStatistics
 from trivet.server.origins import Origins
 from trivet.server.wire import Wire, tls_listener
-from trivet.store import Store
+from trivet.store import Store, check_store
 
 DEFAULT_PORT: Final = 6420
 
@@ -161,10 +161,11 @@ async def serve(
     are open. Without one whoever reaches the port can use every actor as far as its hooks let them, and list, create
     and destroy actors; a listener that other machines can reach is warned of in the log then.
 
-    Cancelling ends everything at once. Raises OSError when it cannot listen, TypeError for anything but a Registry,
+    Cancelling ends everything at once. Raises OSError when it cannot listen, TypeError for no Registry or no Store,
     ValueError for an origin, a host or a token that is none, or a page in the protocol's way.
     """
     check_registry(registry, "serve")
+    check_store(store, "serve")
     check_pages(pages or {})
     origins = Origins(allowed_origins, allowed_hosts)
     server_token = None if token is None else ServerToken(token)

@@ -10,6 +10,7 @@ from trivet.store.interface import (
     Stored,
     StoreError,
     Unchanged,
+    check_store,
 )
 from trivet.store.memory import MemoryStore
 
@@ -24,4 +25,5 @@ __all__ = [
     "StoreError",
     "Stored",
     "Unchanged",
+    "check_store",
 ]

@@ -7,6 +7,7 @@ atomic batches for each actor, a generation for each life, one next alarm.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from enum import Enum
 from typing import Final, Literal, TypeAlias
 
@@ -125,3 +126,16 @@ class Store(ABC):
     @abstractmethod
     async def due(self, now: float, limit: int) -> Sequence[tuple[ActorRow, float]]:
         """The actors whose alarm is not after `now`, the earliest first, with their alarms."""
+
+
+def check_store(store: object, taker: str) -> None:
+    """Raise TypeError, saying what to write, where `taker` was given something else than a Store or None."""
+    if store is None or isinstance(store, Store):
+        return
+    given = repr(store) if isinstance(store, str) else f"a {type(store).__qualname__}"
+    if isinstance(store, AbstractAsyncContextManager):
+        given = "one that is not open"
+    example = "async with trivet.open_sqlite_store(path) as store: ..."
+    raise TypeError(
+        f"{taker} takes a Store, got {given}; enter it with async with, and pass what that gives: {example}"
+    )

@@ -24,7 +24,7 @@ from trivet.protocol.values import UNDEFINED
 from trivet.registry import Registry
 from trivet.runtime.clocks import virtual_wall_clock
 from trivet.server.serving import Server, serve
-from trivet.store import Store
+from trivet.store import Store, check_store
 from trivet.testing.delivery import DeliveryChecker
 from trivet.testing.network import BUFFER, Link, MemoryStream
 from trivet.testing.recording import Journal, observed_registry
@@ -119,6 +119,7 @@ class World:
         limits: Limits | None = None,
         real: bool | None = None,
     ) -> None:
+        check_store(store, "World")
         self.limits: Final = limits or Limits()
         self._store = store
         self.real: Final = real_by_default() if real is None else real
