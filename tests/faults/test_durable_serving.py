@@ -15,6 +15,7 @@ from pathlib import Path
 import attrs
 import pytest
 import trio
+import trio.testing
 
 from tests.faults.support import until
 from trivet import Actor, ActorError, Client, Conn, Event, Limits, Options, Registry, Server, action, open_client, serve

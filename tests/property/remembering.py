@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Final, TypeAlias
 
 import attrs
 import trio
+import trio.testing
 
 from tests.runtime.support import FORMAT, REQUEST, FakeTransport, Peer, settled
 from trivet import Actor, Conn, Event, Options, PublicError, Registry, UserError, action
