@@ -73,11 +73,9 @@ class Auction(Actor[AuctionState]):
     def best(self) -> Bid | None:
         return self.state.best
 
-    @action
+    @action(internal=True)
     def fall(self) -> None:
-        """The hammer. Clients can call every action: a schedule is the caller that has no connection."""
-        if self.conn_or_none is not None:
-            raise UserError("Only time sells", code="forbidden")
+        """The hammer. Only time lets it fall: clients cannot call what is internal."""
         self.state.hammer = None
         self.broadcast(self.sold, self.state.best)
 
