@@ -244,8 +244,11 @@ class Napper(Counter):
     options = Options(sleep_after=30, sleep_with_connections=True)
 
 
-async def test_an_actor_sleeps_with_its_connections_and_wakes_by_a_call(autojump_clock: trio.testing.MockClock) -> None:
-    async with World(Registry(Napper), store=MemoryStore(), real=False) as world:
+@pytest.mark.parametrize("durable", [False, True])
+async def test_an_actor_sleeps_with_its_connections_and_wakes_by_a_call(
+    durable: bool, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with World(Registry(Napper), store=MemoryStore(durable=durable), real=False) as world:
         checker = world.check_delivery()
         client = await world.client()
         async with client.get_or_create(Napper, "a").connect() as connection:
