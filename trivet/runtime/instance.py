@@ -199,7 +199,8 @@ class Instance:
         if self.phase is Phase.ASLEEP:
             if self.host.stopping:
                 raise answers.stopping()
-            self._begin()
+            if self.started.is_set():  # it has lived before
+                self._begin()
             self.lifecycle.move(Phase.STARTING)
             self.host.start(self)
 
