@@ -1,10 +1,21 @@
 """What tests of several rooms share."""
 
+import os
 from pathlib import Path
 
 import attrs
 import pytest
 import trustme
+from hypothesis import HealthCheck, settings
+
+# The same examples in each run, however slow the machine; others with TRIVET_LONG=1.
+settings.register_profile(
+    "trivet",
+    deadline=None,
+    derandomize=os.environ.get("TRIVET_LONG") != "1",
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("trivet")
 
 
 @attrs.frozen
