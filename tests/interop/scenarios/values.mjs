@@ -5,12 +5,12 @@ import { assert, check, encoding, finish, freshKey, newClient, opened, record } 
 const client = newClient();
 const json = encoding === "json";
 
-/** One form for values that have several: bytes as a list, maps as objects. */
+/** One form for values that have several: bytes as a list, maps as objects, sets in one order: Python's have none. */
 function normal(value) {
 	if (value instanceof ArrayBuffer) return { bytes: Array.from(new Uint8Array(value)) };
 	if (ArrayBuffer.isView(value)) return { bytes: Array.from(new Uint8Array(value.buffer, value.byteOffset, value.byteLength)) };
 	if (value instanceof Date) return { date: value.toISOString() };
-	if (value instanceof Set) return { set: [...value].map(normal) };
+	if (value instanceof Set) return { set: [...value].map((item) => JSON.stringify(normal(item))).sort() };
 	if (value instanceof Map) return normal(Object.fromEntries(value));
 	if (Array.isArray(value)) return value.map(normal);
 	if (value && typeof value === "object") {
