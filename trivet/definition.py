@@ -16,6 +16,7 @@ from trivet.protocol.values import UNDEFINED, Value
 MAX_NAME: Final = 64
 T = TypeVar("T")
 _NO_DEFAULT: Final = inspect.Parameter.empty
+_AFTER_ACTIONS: Final = frozenset({"on_state_change", "on_before_action_response"})
 
 
 @attrs.frozen(eq=False)
@@ -31,6 +32,8 @@ class ActionDefinition:
     timeout: float | None
     abandoned: Abandoned
     internal: bool
+    immediate: bool
+    """Neither an `async def`, nor followed by a hook that may be one."""
 
 
 @attrs.frozen(eq=False)
@@ -178,7 +181,7 @@ def define(
     options = cls.options.over(defaults)
     state_type, conn_state_type, params_type = type_arguments(cls)
     hooks = frozenset(name for name in HOOKS if _is_overridden(cls, name))
-    actions, by_action = _actions(cls, converter, rename, options)
+    actions, by_action = _actions(cls, converter, rename, options, hooks)
     events, by_event = _events(cls, converter, rename)
     name = cls.name or rename(cls.__name__[:1].lower() + cls.__name__[1:])
     if not name or len(name) > MAX_NAME or "@" in name or "/" in name:
@@ -303,7 +306,11 @@ def _as_event(member: Any) -> Event[*tuple[Any, ...]] | None:
 
 
 def _actions(
-    cls: type[Any], converter: WireConverter, rename: Callable[[str], str], options: Options
+    cls: type[Any],
+    converter: WireConverter,
+    rename: Callable[[str], str],
+    options: Options,
+    hooks: frozenset[str],
 ) -> tuple[dict[str, ActionDefinition], dict[Action[Any, Any, Any, Any], ActionDefinition]]:
     actions: dict[str, ActionDefinition] = {}
     by_action: dict[Action[Any, Any, Any, Any], ActionDefinition] = {}
@@ -325,7 +332,16 @@ def _actions(
         except DefinitionError as error:
             raise DefinitionError(f"{cls.__name__}.{attribute}: {error}") from error
         definition = ActionDefinition(
-            name, attribute, found.fn, signature, concurrent, found.readonly, timeout, found.abandoned, found.internal
+            name,
+            attribute,
+            found.fn,
+            signature,
+            concurrent,
+            found.readonly,
+            timeout,
+            found.abandoned,
+            found.internal,
+            immediate=not (inspect.iscoroutinefunction(found.fn) or hooks & _AFTER_ACTIONS),
         )
         actions[name] = by_action[found] = definition
     return actions, by_action

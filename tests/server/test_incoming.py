@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from wsproto.connection import CLIENT, Connection
 from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
+from wsproto.frame_protocol import FrameProtocol, Opcode, ParseFailed
 
 from trivet.server.incoming import (
     CloseReceived,
@@ -57,6 +58,82 @@ def test_garbage_is_a_violation_and_never_an_exception(garbage: bytes) -> None:
     assert incoming.deaf == any(isinstance(event, (ProtocolViolated, CloseReceived)) for event in events)
     incoming.feed(garbage)
     assert not incoming.deaf or list(incoming.events()) == []
+
+
+def as_wsproto_reads(data: bytes) -> list[object]:
+    """All of it by wsproto alone, as far as its first violation: text, bytes, and the names of the other frames."""
+    frames = FrameProtocol(client=False, extensions=[])
+    frames.receive_bytes(data)
+    found: list[object] = []
+    gathered: list[str | bytes] = []
+    try:
+        for frame in frames.received_frames():
+            if frame.opcode in (Opcode.TEXT, Opcode.BINARY):
+                assert not isinstance(frame.payload, tuple)
+                gathered.append(frame.payload if isinstance(frame.payload, str) else bytes(frame.payload))
+                if frame.message_finished:
+                    found.append(gathered[0][:0].join(gathered))  # type: ignore[arg-type]  # all of one type
+                    gathered.clear()
+            elif frame.opcode is not Opcode.PONG:
+                found.append(frame.opcode.name)
+                if frame.opcode is Opcode.CLOSE:
+                    break
+    except ParseFailed as error:
+        found.append(int(error.code))
+    return found
+
+
+@st.composite
+def frames(draw: st.DrawFn) -> bytes:
+    """A client's frame: flags, opcode and mask bit mostly as they should be, its length in a form that may be too long."""
+    first = draw(st.sampled_from([0x81, 0x82, 0x01, 0x02, 0x00, 0x80, 0x89, 0x8A, 0x88, 0xC1, 0x83]))
+    payload = draw(st.one_of(st.text(max_size=60).map(str.encode), st.binary(max_size=200)))
+    mask = draw(st.binary(min_size=4, max_size=4))
+    masked = bytes(byte ^ mask[index & 3] for index, byte in enumerate(payload))
+    form = draw(st.sampled_from(["shortest"] * 8 + ["in 2 bytes", "in 8 bytes", "not masked"]))
+    if form == "not masked":
+        return struct.pack("!BB", first, min(len(payload), 125)) + payload[:125]
+    if form == "in 8 bytes":
+        return struct.pack("!BBQ", first, 0xFF, len(payload)) + mask + masked
+    if form == "in 2 bytes" or len(payload) > 125:
+        return struct.pack("!BBH", first, 0xFE, len(payload)) + mask + masked
+    return struct.pack("!BB", first, 0x80 | len(payload)) + mask + masked
+
+
+@given(st.lists(frames(), max_size=6).map(b"".join), st.integers(1, 40))
+def test_every_stream_of_frames_is_read_as_wsproto_reads_it(stream: bytes, size: int) -> None:
+    incoming = IncomingMessages(10_000)
+    found: list[object] = []
+    for start in range(0, len(stream), size):
+        incoming.feed(stream[start : start + size])
+        for event in incoming.events():
+            match event:
+                case None:
+                    pass
+                case PingReceived():
+                    found.append("PING")
+                case CloseReceived():
+                    found.append("CLOSE")
+                case ProtocolViolated(code):
+                    found.append(code)
+                case _:
+                    found.append(event)
+    assert found == as_wsproto_reads(stream)
+
+
+def test_a_frame_that_comes_byte_by_byte_is_not_copied_for_each() -> None:
+    stream = sent(b"x" * 60_000)
+    incoming = IncomingMessages(100_000)
+    incoming.feed(stream[:1])
+    assert list(incoming.events()) == []
+    held = None
+    for index in range(1, len(stream)):
+        incoming.feed(stream[index : index + 1])
+        if held is None:
+            held = incoming._data
+        assert incoming._data is held
+        found = list(incoming.events())
+    assert found == [b"x" * 60_000]
 
 
 def test_fragments_are_joined_around_control_frames() -> None:

@@ -1,6 +1,7 @@
 """Calls of actions, and the other jobs that an actor's inbox holds."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Coroutine
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -30,8 +31,11 @@ _BLOCKED_TOO_LONG: Final = 0.1
 class Job(Protocol):
     """One message in an actor's inbox."""
 
-    async def run(self) -> None:
-        """Take the actor's turn. Must not raise anything but Cancelled."""
+    def run(self) -> Coroutine[Any, Any, None] | None:
+        """Take the actor's turn: the whole of it at once, or what is returned when it is awaited.
+
+        Must not raise anything but Cancelled.
+        """
         ...
 
     def fail(self, error: PublicError) -> None:
@@ -48,25 +52,18 @@ async def perform(
     *,
     in_turn: bool,
     call: "Call",
+    body: Any = None,
 ) -> Value:
     """Run one action, and what follows it before its response. Raises PublicError alone.
 
-    A timed out body that has not unwound within `unwind_timeout` is answered by `call.fail` meanwhile.
+    `body` is what the action's function has returned, if it was called already. A timed out body that has not unwound
+    within `unwind_timeout` is answered by `call.fail` meanwhile.
     """
-    try:
-        bound = action.signature.bind(args)
-    except ValidationError as error:
-        raise validation_error(error) from None
-    if bound.extra:
-        logger.debug("%s: %d extra arguments of %s ignored", instance.describe(), bound.extra, action.name)
+    bound = [] if body is not None else _bind(instance, action, args)
     try:
         with instance.caused_by(conn, chain):
             try:
-                began = perf_counter()
-                result = action.fn(instance.actor, *bound.args)
-                if perf_counter() - began > _BLOCKED_TOO_LONG:
-                    blocked = perf_counter() - began
-                    logger.warning("%s: %s blocked the loop for %.3f s", instance.describe(), action.name, blocked)
+                result = body if body is not None else _call(instance, action, bound)
                 if hasattr(result, "__await__"):
                     result = await _within_timeout(instance, action, result, call)
             finally:
@@ -75,15 +72,69 @@ async def perform(
                         await instance.after_turn(conn)
                     else:
                         instance.saver.touch()
-            try:
-                output = action.signature.dump_result(result)
-            except ValidationError as error:
-                raise error.prefixed(f"the result of {action.attribute}") from None
+            output = _dump(action, result)
             if "on_before_action_response" in instance.definition.hooks:
-                output = await _before_response(instance, action, bound.args, result, output)
+                output = await _before_response(instance, action, bound, result, output)
             return output
     except Exception as exc:
         raise instance.public(exc, f"action {action.name}", conn) from None
+
+
+def perform_at_once(
+    instance: "Instance", action: ActionDefinition, args: list[Value], conn: Conn[Any, Any], chain: Chain
+) -> Value:
+    """`perform`, in the turn, for an action that is `immediate`: without what waiting would need.
+
+    Raises _Awaits for one that has to be awaited nevertheless.
+    """
+    bound = _bind(instance, action, args)
+    try:
+        with instance.caused_by(conn, chain):
+            try:
+                result = _call(instance, action, bound)
+            finally:
+                if not action.readonly:
+                    instance.note_turn(conn)
+            if hasattr(result, "__await__"):
+                raise _Awaits(result)
+            return _dump(action, result)
+    except _Awaits:
+        raise
+    except Exception as exc:
+        raise instance.public(exc, f"action {action.name}", conn) from None
+
+
+class _Awaits(Exception):
+    """A function that is no `async def` has returned something to await."""
+
+    def __init__(self, body: Any) -> None:
+        self.body = body
+
+
+def _bind(instance: "Instance", action: ActionDefinition, args: list[Value]) -> list[object]:
+    try:
+        bound = action.signature.bind(args)
+    except ValidationError as error:
+        raise validation_error(error) from None
+    if bound.extra:
+        logger.debug("%s: %d extra arguments of %s ignored", instance.describe(), bound.extra, action.name)
+    return bound.args
+
+
+def _call(instance: "Instance", action: ActionDefinition, args: list[object]) -> Any:
+    began = perf_counter()
+    result = action.fn(instance.actor, *args)
+    blocked = perf_counter() - began
+    if blocked > _BLOCKED_TOO_LONG:
+        logger.warning("%s: %s blocked the loop for %.3f s", instance.describe(), action.name, blocked)
+    return result
+
+
+def _dump(action: ActionDefinition, result: object) -> Value:
+    try:
+        return action.signature.dump_result(result)
+    except ValidationError as error:
+        raise error.prefixed(f"the result of {action.attribute}") from None
 
 
 async def _within_timeout(instance: "Instance", action: ActionDefinition, body: Any, call: "Call") -> Any:
@@ -195,11 +246,29 @@ class ActionJob(Call):
         """The client's number of the call."""
         return self._request.id
 
-    async def run(self) -> None:
+    def run(self) -> Coroutine[Any, Any, None] | None:
         """In the actor's turn."""
+        session = self._session
+        if not session.started(self):
+            self._no_longer_waiting()
+            return None
+        turns = self._turns()
+        if not self.action.immediate:
+            return self._finish_turn(turns)
         try:
-            if self._session.started(self):
-                await self._perform(self._turns(), in_turn=True)
+            output = perform_at_once(session.instance, self.action, self._request.args, session.conn, turns)
+        except PublicError as error:
+            self._answer_error(error)
+        except _Awaits as awaits:
+            return self._finish_turn(turns, awaits.body)
+        else:
+            self._answer(output)
+        self._no_longer_waiting()
+        return None
+
+    async def _finish_turn(self, turns: Chain, body: Any = None) -> None:
+        try:
+            await self._perform(turns, in_turn=True, body=body)
         finally:
             self._no_longer_waiting()
 
@@ -208,18 +277,21 @@ class ActionJob(Call):
         if self._session.started(self):
             await self._perform(self._chain, in_turn=False)
 
-    async def _perform(self, chain: Chain, *, in_turn: bool) -> None:
+    async def _perform(self, chain: Chain, *, in_turn: bool, body: Any = None) -> None:
         session, request = self._session, self._request
         try:
             output = await perform(
-                session.instance, self.action, request.args, session.conn, chain, in_turn=in_turn, call=self
+                session.instance, self.action, request.args, session.conn, chain, in_turn=in_turn, call=self, body=body
             )
         except PublicError as error:
             self._answer_error(error)
         else:
-            if not self._answered:
-                self._answered = True
-                session.answer(self, output)
+            self._answer(output)
+
+    def _answer(self, output: Value) -> None:
+        if not self._answered:
+            self._answered = True
+            self._session.answer(self, output)
 
     def _answer_error(self, error: PublicError) -> None:
         if not self._answered:

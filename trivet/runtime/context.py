@@ -6,20 +6,18 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from trivet.errors import PublicError
-from trivet.raw import Request
 
 if TYPE_CHECKING:
     from trivet.runtime.connection import Conn
     from trivet.runtime.instance import Instance
 
 
-@attrs.frozen(eq=False)
+@attrs.define(eq=False)
 class Cause:
-    """The actor whose code runs, and the connection and request that caused it, where there are any."""
+    """The actor whose code runs, and the connection that caused it, where there is one."""
 
     instance: "Instance"
     conn: "Conn[Any, Any] | None" = None
-    request: Request | None = None
     readonly: bool = False
 
 
@@ -39,6 +37,24 @@ Chain = tuple[Hold, ...]
 
 cause: Final[ContextVar[Cause | None]] = ContextVar("trivet_cause", default=None)
 chain: Final[ContextVar[Chain]] = ContextVar("trivet_chain", default=())
+
+
+class Causing:
+    """While entered, what runs is caused by `of`, and `holds` are the turns that wait for it."""
+
+    __slots__ = ("_chain_token", "_holds", "_of", "_token")
+
+    def __init__(self, of: Cause, holds: Chain) -> None:
+        self._of = of
+        self._holds = holds
+
+    def __enter__(self) -> None:
+        self._token = cause.set(self._of)
+        self._chain_token = chain.set(self._holds)
+
+    def __exit__(self, *_: object) -> None:
+        chain.reset(self._chain_token)
+        cause.reset(self._token)
 
 
 def current_chain() -> Chain:

@@ -18,7 +18,7 @@ from trivet.runtime import answers, life, raw_handlers
 from trivet.runtime.admission import Admission
 from trivet.runtime.calls import ActionJob, DisconnectJob, Job, ScheduledJob, StatelessJob, TurnJob
 from trivet.runtime.connection import Conn, Conns
-from trivet.runtime.context import Cause, Chain, Hold, Waiting, cause, chain, current_chain
+from trivet.runtime.context import Cause, Causing, Chain, Hold, Waiting, cause, chain, current_chain
 from trivet.runtime.emit import Emitter
 from trivet.runtime.flush import Flusher
 from trivet.runtime.hooks import single_public_error
@@ -609,20 +609,11 @@ class Instance:
 
     # -- context of running code --------------------------------------------------------------------------------------
 
-    @contextmanager
-    def caused_by(
-        self, conn: Conn[Any, Any] | None, holds: Chain | None = None, *, readonly: bool = False
-    ) -> Generator[None]:
+    def caused_by(self, conn: Conn[Any, Any] | None, holds: Chain | None = None, *, readonly: bool = False) -> Causing:
         """Run user code on behalf of a connection, or of none; `holds` are the turns that wait for it."""
         if holds is None:
             holds = () if self.turn_hold is None else (self.turn_hold,)
-        cause_token = cause.set(Cause(self, conn, None if conn is None else conn.request, readonly))
-        chain_token = chain.set(holds)
-        try:
-            yield
-        finally:
-            chain.reset(chain_token)
-            cause.reset(cause_token)
+        return Causing(Cause(self, conn, readonly), holds)
 
     def _cause(self) -> Cause | None:
         found = cause.get()
@@ -642,10 +633,10 @@ class Instance:
 
     def current_request(self) -> Request:
         """`self.request`."""
-        found = self._cause()
-        if found is None or found.request is None:
+        conn = self.current_conn_or_none()
+        if conn is None:
             raise NoConnection(f"{self.describe()}: no request caused what runs here")
-        return found.request
+        return conn.request
 
     def client(self) -> "Client":
         """`self.client()`."""
@@ -665,11 +656,15 @@ class Instance:
         found = self._cause()
         self.state.write(value, readonly=found is not None and found.readonly)
 
-    async def after_turn(self, conn: Conn[Any, Any] | None = None) -> None:
-        """At the end of a turn: see to it that what changed is saved, and run `on_state_change` if the state did."""
+    def note_turn(self, conn: Conn[Any, Any] | None = None) -> None:
+        """At the end of a turn: see to it that what changed is saved."""
         self.saver.touch()
         if conn is not None:
             self.saver.conn_changed(conn)
+
+    async def after_turn(self, conn: Conn[Any, Any] | None = None) -> None:
+        """At the end of a turn: `note_turn`, and run `on_state_change` if the state did."""
+        self.note_turn(conn)
         if not self.definition.watches_state:
             return
         try:

@@ -221,7 +221,9 @@ async def _take_turns(instance: "Instance") -> None:
         flusher.inline = True
         instance.turn_hold = hold = Hold(instance)
         try:
-            await noticing_suspension(job.run(), partial(_turn_waits, instance))
+            rest = job.run()
+            if rest is not None:
+                await noticing_suspension(rest, partial(_turn_waits, instance))
         except BaseException:
             job.fail(instance.cut_error())
             raise

@@ -22,6 +22,7 @@ from trivet.runtime.calls import ActionJob
 from trivet.runtime.connection import Conn, ConnStatistics
 from trivet.runtime.context import Chain, current_chain
 from trivet.runtime.hooks import with_timeout
+from trivet.runtime.lifecycle import Phase
 from trivet.runtime.logs import logger
 from trivet.runtime.outbox import Outbox, log_too_slow
 from trivet.runtime.scope import TaskScope
@@ -42,7 +43,7 @@ SERVICE_RESTART: Final = 1012
 TRY_AGAIN_LATER: Final = 1013
 
 
-@attrs.frozen(eq=False)
+@attrs.define(eq=False)
 class Incoming:
     """A message that has not been released. `size` of calls alone, `deadline` in Trio's time."""
 
@@ -331,24 +332,25 @@ class Session:
 
         `size` is that of its frame; `chain` are the turns that its sender, in this process, holds.
         """
-        self._count()
+        if self.extended:
+            self._count()
         if self._ended:
             return
         limits = self.instance.host.limits
         if isinstance(message, ActionRequest):
-            timeout = self._timeouts.pop(message.id, None)
+            timeout = self._timeouts.pop(message.id, None) if self._timeouts else None
             if self._unanswered >= limits.unanswered_calls:
                 self.answer_error(message.id, answers.overloaded("Too many unanswered calls on this connection"))
             elif self._bytes + size > limits.unanswered_bytes or self.instance.call_bytes + size > limits.inbox_bytes:
                 self.answer_error(message.id, answers.overloaded("The unanswered calls are too large"))
             else:
-                self._queue(Incoming(message, chain, size, timeout))
+                self._take(Incoming(message, chain, size, timeout), message)
         else:
             self._queue(Incoming(message, chain))
 
     def receive_extension(self, message: extension.ExtensionToServer, *, chain: Chain = ()) -> None:
         """Handle a message of the extension."""
-        if message.counted:
+        if message.counted and self.extended:
             self._count()
         if self._ended:
             return
@@ -370,7 +372,18 @@ class Session:
             case extension.Bye():
                 self.end(NORMAL, "")
 
-    def _queue(self, incoming: "Incoming") -> None:
+    def _take(self, incoming: Incoming, message: ActionRequest) -> None:
+        """Release a call at once, or queue it behind what waits."""
+        instance = self.instance
+        if not self._incoming and self._admitted and not self._starting and instance.phase is Phase.RUNNING:
+            action = instance.definition.actions.get(message.name)
+            if action is None or not action.concurrent:
+                self._charge(1, incoming.size)
+                self._post(incoming, message, action)
+                return
+        self._queue(incoming)
+
+    def _queue(self, incoming: Incoming) -> None:
         limits = self.instance.host.limits
         name = incoming.event
         if name is not None and len(name.encode()) > limits.event_name:
@@ -465,7 +478,7 @@ class Session:
         """Calls that may never be released count against the actor no longer."""
         for incoming in self._incoming:
             self._charge(0, -incoming.size)
-        self._incoming = [attrs.evolve(incoming, size=0) for incoming in self._incoming]
+            incoming.size = 0
 
     def _cancel(self, call_id: int) -> None:
         """Nobody wants the result of a call any more. It overtakes what waits."""
@@ -506,23 +519,24 @@ class Session:
             payload = self.format.codec.encode_to_client(ActionResponse(job.id, output))
         except EncodeError as error:
             logger.error("%s: the result of %s cannot travel: %s", self.instance.describe(), job.action.name, error)
-            self._send(answers.error_message(internal_error(), job.id), partial(self._answer_unsaved, job.id))
+            self._send(answers.error_message(internal_error(), job.id), job.id)
             return
         if len(payload) > self.instance.host.limits.outgoing_message:
-            too_long = answers.error_message(answers.outgoing_too_long(), job.id)
-            self._send(too_long, partial(self._answer_unsaved, job.id))
+            self._send(answers.error_message(answers.outgoing_too_long(), job.id), job.id)
             return
-        self._put(self.format.frame(payload), partial(self._answer_unsaved, job.id))
+        self._put(self.format.frame(payload), job.id)
 
     def _answer_unsaved(self, action_id: int, error: PublicError) -> None:
         """Instead of an answer that tells what could not be saved."""
         message = answers.error_message(error, action_id, self.instance.ref)
         self.outbox.put(self.format.frame(self.format.codec.encode_to_client(message)))
 
-    def _put(self, frame: bytes, refuse: Callable[[PublicError], object] | None = None) -> None:
+    def _put(self, frame: bytes, action_id: int | None = None) -> None:
+        """Send a frame once what it tells is saved: the answer to a call, or one that is not sent if that fails."""
         if self.instance.gate is None:
             self.outbox.put(frame)
         else:
+            refuse = None if action_id is None else partial(self._answer_unsaved, action_id)
             self.instance.gate.hold(partial(self.outbox.put, frame), refuse, boxes=(self.outbox,))
 
     def _out(self, step: Callable[[], object]) -> None:
@@ -538,14 +552,14 @@ class Session:
             self._settle(job)
         if not self._ended:
             message = answers.error_message(error, action_id, self.instance.ref)
-            self._send(message, partial(self._answer_unsaved, action_id))
+            self._send(message, action_id)
 
     def _settle(self, job: ActionJob) -> None:
         self._charge(-1, -job.size)
         if self._calls.get(job.id) is job:
             del self._calls[job.id]
 
-    def _send(self, message: ToClient, refuse: Callable[[PublicError], object] | None = None) -> None:
+    def _send(self, message: ToClient, action_id: int | None = None) -> None:
         codec = self.format.codec
         try:
             payload = codec.encode_to_client(message)
@@ -556,7 +570,7 @@ class Session:
             assert isinstance(message, Error)  # all others were measured before
             short = Error(message.group, message.code, message.message[:1000], UNDEFINED, message.action_id)
             payload = codec.encode_to_client(short)
-        self._put(self.format.frame(payload), refuse)
+        self._put(self.format.frame(payload), action_id)
 
     def _send_extension(self, message: extension.ExtensionToClient) -> None:
         self._put(self.format.extension_frame(extension.encode(message)))
@@ -575,8 +589,6 @@ class Session:
 
     def _count(self) -> None:
         """One more counted message of the client is here; tell it now and then."""
-        if not self.extended:
-            return
         self._received += 1
         if self._received - self._acknowledged >= ACKNOWLEDGE_AFTER:
             self._acknowledge()
