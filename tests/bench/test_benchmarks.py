@@ -186,10 +186,16 @@ def test_targets_are_judged_by_the_median() -> None:
     assert [verdict.met for verdict in judge(targets, _RUNS)] == [True, False, True, None]
 
 
+def _heed_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # tests that run in the background inherit that it is ignored
+
+
 def test_an_interrupted_run_reports_what_it_has_and_leaves_no_process() -> None:
     arguments = ["--subscribers", "20", "--events", "8", "--pairs", "1000", "--peers", "trivet,floor-python"]
     started = [sys.executable, "-m", "benchmarks.fanout", *arguments]
-    with subprocess.Popen(started, cwd=_ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        started, cwd=_ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=_heed_interrupts
+    ) as process:
         assert process.stderr is not None
         while not process.stderr.readline().startswith("3/"):
             pass
