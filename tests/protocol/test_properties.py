@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+import attrs
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -183,6 +184,32 @@ def test_a_message_cut_short_is_refused(codec: Codec, message: ToClient) -> None
             codec.decode_to_client(frame[:end])
     with pytest.raises(DecodeError):
         codec.decode_to_client(frame + b"\x00")
+
+
+def decoded(text: str) -> object:
+    """What a JSON message to a server says, or what is wrong with it."""
+    codec = codec_for("json")
+    assert codec is not None
+    try:
+        message = codec.decode_to_server(text)
+    except DecodeError as error:
+        return str(error).split(" at character")[0]
+    return shape(list(attrs.astuple(message, recurse=False)))
+
+
+@given(args=st.lists(values, max_size=3), call=st.integers(0, 2**64 - 1), name=st.text(max_size=8), data=st.data())
+@settings(max_examples=300)
+def test_a_call_says_the_same_however_its_json_is_written(
+    args: list[Value], call: int, name: str, data: st.DataObject
+) -> None:
+    codec = codec_for("json")
+    assert codec is not None
+    text = codec.encode_to_server(ActionRequest(call, name, args)).decode()
+    text = text.replace(f'["$BigInt","{call}"]', data.draw(st.sampled_from([f'["$BigInt","{call}"]', str(call)])), 1)
+    if data.draw(st.booleans()):
+        at = data.draw(st.integers(0, len(text) - 1))
+        text = text[:at] + data.draw(st.sampled_from(["", "}", "]", ",", '"', "\\", "0", "$", '["$'])) + text[at + 1 :]
+    assert decoded(text) == decoded(" " + text)  # the space keeps it from the short way
 
 
 def bombs() -> dict[str, tuple[str, bytes]]:

@@ -1,12 +1,21 @@
 """The encoding `json`: one JSON object in a text frame, ids as BigInt markers."""
 
-from typing import Literal
+import re
+from typing import Final, Literal
 
-from trivet.errors import ActorRef
+from trivet.errors import ActorRef, DecodeError
 from trivet.protocol import envelope
 from trivet.protocol.json_text import Document, dumps, to_bytes
 from trivet.protocol.messages import ActionRequest, ActionResponse, Error, Event, Init, ToClient, ToServer
 from trivet.protocol.values import UNDEFINED, Value
+
+_CALL: Final = re.compile(
+    r'\{"body":\{"tag":"ActionRequest","val":\{'
+    r'"id":(?:\["\$BigInt","(0|[1-9]\d{0,17})"\]|(0|[1-9]\d{0,14})),"name":"([ !#-\[\]-~]*)","args":',
+    re.ASCII,
+)
+"""How clients begin a call. One that is written otherwise, and means the same, takes four times as long to read."""
+_CALL_END: Final = "}}}"
 
 
 class JsonCodec:
@@ -18,10 +27,10 @@ class JsonCodec:
 
     def encode_to_client(self, message: ToClient) -> bytes:
         match message:
-            case Event():
-                val = f'"name":{dumps(message.name)},"args":{dumps(message.args, "args")}'
             case ActionResponse():
                 val = f'"id":{_bigint(message.id)},"output":{dumps(message.output, "output")}'
+            case Event():
+                val = f'"name":{dumps(message.name)},"args":{dumps(message.args, "args")}'
             case Error():
                 action_id = "null" if message.action_id is None else _bigint(message.action_id)
                 val = _error_fields(message, f',"actionId":{action_id}')
@@ -42,6 +51,16 @@ class JsonCodec:
         return _message(type(message).__name__, val)
 
     def decode_to_server(self, data: bytes | str) -> ToServer:
+        call = _CALL.match(data) if isinstance(data, str) else None
+        if call is not None:
+            try:
+                document = Document(data, start=call.end(), tail=_CALL_END)
+            except DecodeError:
+                pass  # said below
+            else:
+                marked, number, name = call.groups()
+                document.walk -= marked is not None
+                return ActionRequest(int(marked or number), name, envelope.read_args(document.value(document.root)))
         document = Document(data)
         return envelope.read_to_server(document.root, document)
 

@@ -163,7 +163,8 @@ def dumps(value: object, root: str = "value") -> str:
     A lone surrogate is found only when the text is encoded: see `to_bytes`.
     """
     try:
-        return _dump(_prepared(value, compat.MAX_DEPTH))
+        prepared = _prepared(value, compat.MAX_DEPTH)
+        return str(prepared) if exact_type(prepared) is int else _dump(prepared)
     except compat.Unencodable as error:
         raise error.error(root) from None
 
@@ -213,12 +214,13 @@ class Document:
 
     `root` is what the text holds, markers and all. `walk` says whether values need reviving: it starts as the number of
     places where a marker can be, and a reader that has dealt with a marker itself takes one off. For a long text of
-    which only texts will be read, `only_texts` leaves its numbers floats, in a third of the time.
+    which only texts will be read, `only_texts` leaves its numbers floats, in a third of the time. A reader that knows
+    the text around the one value that it wants says where that starts, and the `tail` behind it.
     """
 
     __slots__ = ("root", "walk")
 
-    def __init__(self, data: bytes | str, *, only_texts: bool = False) -> None:
+    def __init__(self, data: bytes | str, *, only_texts: bool = False, start: int = 0, tail: str = "") -> None:
         try:
             if isinstance(data, str):
                 text = data
@@ -226,9 +228,10 @@ class Document:
                     text.encode()
             else:
                 text = data.decode()
-            text = text.strip(_WHITESPACE)
+            if not start:
+                text = text.strip(_WHITESPACE)
             self.root: object
-            self.root, end = (_load_texts if only_texts else _load)(text)
+            self.root, end = (_load_texts if only_texts else _load)(text, start)
             escapes = "\\u" in text
             if escapes and ("\\ud" in text or "\\uD" in text):
                 # A pair of escapes became one character by now; what is still a surrogate has no partner.
@@ -241,7 +244,7 @@ class Document:
             raise DecodeError(f"invalid JSON at character {error.pos}: {error.msg}") from None
         except RecursionError:
             raise DecodeError("JSON nested too deeply") from None
-        if end != len(text):
+        if end != len(text) - len(tail) or not text.endswith(tail):
             raise DecodeError(f"invalid JSON at character {end}: Extra data")
         self.walk = text.count('"$')
         if escapes and "\\u0024" in text:
