@@ -23,7 +23,8 @@ from trivet.store import ActorRow, Changes
 from trivet.store.sqlite import SQLiteStore, open_sqlite_store
 from trivet.store.sqlite.file import FILE_NAME, Synchronous
 
-STATE: Final = b'{"messages": [' + b", ".join(b'{"id": %d, "text": "hello everyone"}' % n for n in range(10)) + b"]}"
+# As an actor stores it. One in another form, with spaces for instance, would be saved anew in the first turn of a life.
+STATE: Final = b'{"messages":[' + b",".join(b'{"id":%d,"text":"hello everyone"}' % n for n in range(10)) + b"]}"
 
 TOGETHER: Final = (1, 8, 64, 1000)
 

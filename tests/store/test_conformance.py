@@ -19,7 +19,9 @@ async def test_a_created_actor_is_found_and_loaded_as_it_was_created(store: Stor
     await store.create(who, changes)
     assert await store.find("default", "chatRoom", ("general", "2")) == who
     assert await store.find_id("an-id") == who
-    assert await store.load("an-id") == Stored(who, 1, b'{"a": "\\u00e9"}', 3, {"c1": b'{"x": 1}'}, {"s1": b"[]"})
+    stored = Stored(who, 1, b'{"a": "\\u00e9"}', 3, {"c1": b'{"x": 1}'}, {"s1": b"[]"})
+    assert await store.load("an-id") == stored
+    assert await store.load_by_key("default", "chatRoom", ("general", "2")) == stored
     assert await store.due(5.5, 10) == [(who, 5.5)]
 
 
@@ -28,6 +30,7 @@ async def test_an_actor_may_have_no_state(store: Store) -> None:
     assert await store.load("id-1") == Stored(row(1), 1, None, 0, {}, {})
     await store.commit("id-1", 1, state("first", 2))
     assert await store.load("id-1") == Stored(row(1), 1, b'"first"', 2, {}, {})
+    assert await store.load_by_key("default", "room", ("1",)) == await store.load("id-1")
 
 
 async def test_what_does_not_exist_is_none(store: Store) -> None:
@@ -37,6 +40,8 @@ async def test_what_does_not_exist_is_none(store: Store) -> None:
     assert await store.find("default", "other", ("1",)) is None
     assert await store.find_id("id-2") is None
     assert await store.load("id-2") is None
+    assert await store.load_by_key("default", "room", ("2",)) is None
+    assert await store.load_by_key("default", "other", ("1",)) is None
 
 
 @pytest.mark.parametrize(
@@ -49,6 +54,7 @@ async def test_keys_are_told_apart(store: Store, key: tuple[str, ...]) -> None:
     for number, other in enumerate([*others, key]):
         await store.create(row(number, key=other), Changes())
     assert await store.find("default", "room", key) == row(len(others), key=key)
+    assert await store.load_by_key("default", "room", key) == await store.load(f"id-{len(others)}")
 
 
 async def test_there_is_one_actor_of_a_namespace_a_name_and_a_key(store: Store) -> None:

@@ -25,7 +25,7 @@ from trivet.runtime.lifecycle import Goal, Phase
 from trivet.runtime.logs import logger
 from trivet.runtime.session import Session
 from trivet.runtime.timers import Timers
-from trivet.store import ActorRow, MemoryStore, Store, check_store
+from trivet.store import ActorRow, MemoryStore, Store, Stored, StoreError, check_store
 
 _Address: TypeAlias = tuple[str, str, tuple[str, ...]]
 
@@ -199,14 +199,17 @@ class Host:
                 continue
             looked_up = self._looked_up[address] = trio.Event()
             try:
-                row = await self.store.find(*address)
+                row, stored = await self._look_up(address)
                 if row is None and creation is None:
                     return None
                 instance = self._bring_in(row or self._new_row(address), is_new=row is None)
             finally:
                 del self._looked_up[address]
                 looked_up.set()
-            if row is None:
+            if row is not None:
+                # At once: nobody else has brought it in since it was read, so this is what there is.
+                instance.wake(stored)
+            else:
                 assert creation is not None
                 instance.lifecycle.move(Phase.STARTING)
                 self._actors.start_soon(instance.live, *creation)
@@ -214,6 +217,15 @@ class Host:
                 if instance.start_error is not None:
                     raise instance.start_error
                 return instance, True
+
+    async def _look_up(self, address: _Address) -> tuple[ActorRow | None, Stored | None]:
+        """Who the actor of an address is, if there is one, and what it wakes up with: mostly one read gives both."""
+        try:
+            stored = await self.store.load_by_key(*address)
+        except StoreError:
+            # Who it is may be told all the same. What is wrong with the rest is then a failure of that actor's start.
+            return await self.store.find(*address), None
+        return (None, None) if stored is None else (stored.row, stored)
 
     def _new_row(self, address: _Address) -> ActorRow:
         return ActorRow(new_actor_id(), *address, self.wall_clock())

@@ -33,7 +33,7 @@ from trivet.runtime.state import State, StoredState
 from trivet.runtime.timers import TimerHandle
 from trivet.runtime.transport import Format, Transport
 from trivet.runtime.work import Work
-from trivet.store import ActorRow
+from trivet.store import ActorRow, Stored
 
 if TYPE_CHECKING:
     from trivet.client import Client
@@ -78,6 +78,7 @@ class Instance:
         "emitter",
         "ended",
         "flusher",
+        "found",
         "gate",
         "generation",
         "host",
@@ -130,6 +131,8 @@ class Instance:
         """Requests and connections that are about to come in."""
         self.stored: StoredState | None = None
         """What `on_migrate` finds, while it runs."""
+        self.found: Stored | None = None
+        """What the life that is about to start need not read."""
         self.is_new = is_new
         self.departed: list[Conn[Any, Any]] = []
         self.departing: dict[str, Session] = {}
@@ -194,13 +197,17 @@ class Instance:
 
     # -- waking -------------------------------------------------------------------------------------------------------
 
-    def wake(self) -> None:
-        """Begin another life, if it sleeps. Raises PublicError `actor.stopping` when the host stops."""
+    def wake(self, found: Stored | None = None) -> None:
+        """Begin another life, if it sleeps. Raises PublicError `actor.stopping` when the host stops.
+
+        `found` is what is kept of it, by whom that has just been read; otherwise the life reads it.
+        """
         if self.phase is Phase.ASLEEP:
             if self.host.stopping:
                 raise answers.stopping()
             if self.started.is_set():  # it has lived before
                 self._begin()
+            self.found = found
             self.lifecycle.move(Phase.STARTING)
             self.host.start(self)
 

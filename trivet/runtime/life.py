@@ -109,7 +109,9 @@ async def _start(instance: "Instance", input: Value) -> bool:
 
 
 async def _load(instance: "Instance") -> Stored:
-    stored = await instance.host.store.load(instance.actor_id)
+    stored, instance.found = instance.found, None
+    if stored is None:
+        stored = await instance.host.store.load(instance.actor_id)
     if stored is None:
         raise answers.not_found()
     instance.generation = stored.generation + 1

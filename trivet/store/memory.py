@@ -61,11 +61,12 @@ class MemoryStore(Store):
     async def load(self, actor_id: str) -> Stored | None:
         await trio.lowlevel.checkpoint()
         kept = self._by_id.get(actor_id)
-        if kept is None:
-            return None
-        return Stored(
-            kept.row, kept.generation, kept.state, kept.state_version, kept.connections.copy(), kept.schedules.copy()
-        )
+        return None if kept is None else _stored(kept)
+
+    async def load_by_key(self, namespace: str, name: str, key: tuple[str, ...]) -> Stored | None:
+        await trio.lowlevel.checkpoint()
+        kept = self._by_address.get((namespace, name, key))
+        return None if kept is None else _stored(kept)
 
     async def commit(self, actor_id: str, generation: int, changes: Changes) -> None:
         # Before anything of it, so that commits take effect in the order of the calls: Trio's scheduler has none.
@@ -103,6 +104,12 @@ class MemoryStore(Store):
         due = [(kept.alarm, kept.row) for kept in self._by_id.values() if kept.alarm is not None and kept.alarm <= now]
         due.sort(key=lambda one: (one[0], one[1].actor_id))
         return [(row, alarm) for alarm, row in due[:limit]]
+
+
+def _stored(kept: _Kept) -> Stored:
+    return Stored(
+        kept.row, kept.generation, kept.state, kept.state_version, kept.connections.copy(), kept.schedules.copy()
+    )
 
 
 def _apply(kept: _Kept, changes: Changes) -> None:

@@ -14,7 +14,7 @@ from trivet.store.sqlite.errors import StoreCorrupt, StoreReadOnly, StoreTooNew,
 from trivet.store.sqlite.lock import FileLock
 from trivet.store.sqlite.nowait import NearReader, has_nowait
 from trivet.store.sqlite.schema import APPLICATION_ID, MIGRATIONS
-from trivet.store.sqlite.statements import rows
+from trivet.store.sqlite.statements import keep_plans, rows
 
 Synchronous: TypeAlias = Literal["normal", "full"]
 Check: TypeAlias = Literal["quick", "full"]
@@ -107,6 +107,7 @@ def _connect(path: Path, synchronous: Synchronous, opened: list[apsw.Connection]
     connection = apsw.Connection(os.fspath(path), flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE)
     opened.append(connection)
     connection.set_busy_timeout(BUSY_SECONDS * 1000)
+    keep_plans(connection)
     # SQLite opens a file that it may not write to as well.
     if connection.readonly("main"):
         raise StoreReadOnly(f"{path} may not be written to; check its owner, its mode and its mount")

@@ -15,7 +15,7 @@ from typing import Final, TypeVar
 
 import apsw
 
-from trivet.store.sqlite.statements import rows
+from trivet.store.sqlite.statements import keep_plans, rows
 
 T = TypeVar("T")
 
@@ -47,6 +47,7 @@ class NearReader:
         name = f"trivet-nowait-{next(_names)}"
         self._vfs = _VFS(name, self)
         self._connection = apsw.Connection(os.fspath(path), flags=apsw.SQLITE_OPEN_READWRITE, vfs=name)
+        keep_plans(self._connection)
         rows(
             self._connection,
             f"PRAGMA query_only = ON; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -{_CACHE_KIB};"

@@ -45,19 +45,29 @@ def find_id(connection: apsw.Connection, actor_id: str) -> ActorRow | None:
 _OF_ACTOR: Final = (
     f"SELECT {_ROW}, generation, version, CAST(state AS BLOB), number, "
     "EXISTS (SELECT 1 FROM connections WHERE actor = number) OR EXISTS (SELECT 1 FROM schedules WHERE actor = number) "
-    "FROM actors LEFT JOIN states ON actor = number WHERE id = ?"
+    "FROM actors LEFT JOIN states ON actor = number WHERE "
 )
+_OF_ID: Final = f"{_OF_ACTOR} id = ?"
+_OF_KEY: Final = f"{_OF_ACTOR} namespace = ? AND name = ? AND key = ?"
 
 
 def load(connection: apsw.Connection, actor_id: str) -> Stored | None:
-    found = row(connection, _OF_ACTOR, (actor_id,))
+    return _load(connection, _OF_ID, (actor_id,))
+
+
+def load_by_key(connection: apsw.Connection, namespace: str, name: str, key: Sequence[str]) -> Stored | None:
+    return _load(connection, _OF_KEY, (namespace, name, key_text(key)))
+
+
+def _load(connection: apsw.Connection, query: str, values: Sequence[str]) -> Stored | None:
+    found = row(connection, query, values)
     if found is None or not found[-1]:
         # Nearly always, and half the price of all three tables.
         return None if found is None else _stored(found, {}, {})
     # In a transaction, so that all of it is of one moment.
     rows(connection, "BEGIN")
     try:
-        found = row(connection, _OF_ACTOR, (actor_id,))
+        found = row(connection, query, values)
         if found is None:
             return None
         of_actor = (found[-2],)

@@ -146,6 +146,9 @@ class SQLiteStore(Store):
     async def load(self, actor_id: str) -> Stored | None:
         return await self._read(lambda connection: reading.load(connection, actor_id))
 
+    async def load_by_key(self, namespace: str, name: str, key: tuple[str, ...]) -> Stored | None:
+        return await self._read(lambda connection: reading.load_by_key(connection, namespace, name, key))
+
     async def list(self, namespace: str, name: str | None, after: tuple[float, str], limit: int) -> Sequence[ActorRow]:
         return await self._read_far(lambda connection: reading.list_actors(connection, namespace, name, after, limit))
 
