@@ -283,9 +283,9 @@ class Instance:
 
     # -- life: see life.py for what is done in it ---------------------------------------------------------------------
 
-    async def live(self, input: Value = UNDEFINED) -> None:
+    def live(self, input: Value = UNDEFINED) -> Coroutine[Any, Any, None]:
         """The actor's task: one life. Raises nothing but Cancelled."""
-        await life.live(self, input)
+        return life.live(self, input)  # not awaited here: that would be one more frame for as long as it lives
 
     # -- the end of a life --------------------------------------------------------------------------------------------
 
@@ -352,9 +352,7 @@ class Instance:
 
     def cut_error(self) -> PublicError:
         """What is answered to work that this life had begun, and was cut off from."""
-        if self.lifecycle.goal in (Goal.SLEEP, Goal.DESTROY):
-            return answers.cut_off()
-        return self.end_error()
+        return self.end_error() if self.lifecycle.goal is Goal.RESTART else answers.cut_off()
 
     @property
     def is_waited_for(self) -> bool:

@@ -190,9 +190,8 @@ async def _take_turns(instance: "Instance") -> None:
     turns, flushed = 0, trio.current_time()
     yielded = flushed
     while True:
-        try:
-            job = inbox.receive_nowait()
-        except trio.WouldBlock:
+        job = inbox.take()
+        if job is None:
             drained = instance.stopping and not work.unfinished
             if drained and instance.phase is Phase.DRAINING:
                 job = _StopJob(instance)
@@ -232,6 +231,7 @@ async def _take_turns(instance: "Instance") -> None:
         finally:
             hold.active = False
             instance.turn_hold = None
+        del job, hold, rest  # or an idle actor would keep its last caller's connection and arguments
 
 
 def _turn_waits(instance: "Instance") -> None:
