@@ -203,7 +203,7 @@ async def test_what_does_not_end_is_cut_off_within_the_grace() -> None:
             pass
         server.stop()
         tag, val = await peer.message()
-        assert (tag, val["actionId"], val["code"]) == ("Error", ["$BigInt", str(call)], "stopping")
+        assert (tag, val["actionId"], val["code"]) == ("Error", ["$BigInt", str(call)], "shutdown_timeout")
         assert await peer.closed() == (1001, "ws.going_away")
         answer = await read_all(stateless)
         assert answer.startswith(b"HTTP/1.1 503 ")

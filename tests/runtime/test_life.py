@@ -250,7 +250,7 @@ async def test_a_stop_tells_connections_and_cancels_what_outlasts_the_grace(auto
             # Half of so short a grace is for telling them.
             assert trio.current_time() - began == pytest.approx(1.5)
             await settled()
-            assert peer.answer(hanging).code == "stopping"
+            assert peer.answer(hanging).code == "shutdown_timeout"
             assert peer.closed_with is not None
             assert other.closed_with is not None
         with pytest.raises(PublicError, match=r"actor\.stopping"):
