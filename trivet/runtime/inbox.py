@@ -1,6 +1,7 @@
 """An actor's inbox: jobs that each take its turn, bounded where a bound can refuse."""
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
@@ -17,20 +18,13 @@ _CROWD: Final = 4
 
 
 class Inbox:
-    """The jobs of one life, in the order of their arrival. One task receives them.
+    """The jobs of one life, in the order of their arrival: a Trio memory channel that one task receives from."""
 
-    A memory channel would do the same, and take 2 KiB while nothing is in it, a third of an idle actor. Here that is
-    two lists: jobs are put at the end of one, and taken from the end of the other, which is the first one reversed.
-    """
-
-    __slots__ = ("_arrived", "_closed", "_limit", "_parked", "_upcoming", "waiting_calls")
+    __slots__ = ("_jobs", "_limit", "_send", "waiting_calls")
 
     def __init__(self, limits: Limits) -> None:
         self._limit = limits.inbox
-        self._arrived: list[Job] = []  # bounded by `post` and `post_call`
-        self._upcoming: list[Job] = []
-        self._parked: trio.lowlevel.Task | None = None
-        self._closed = False
+        self._send, self._jobs = trio.open_memory_channel[Job](float("inf"))  # bounded by `post` and `post_call`
         self.waiting_calls = 0
         """Of the jobs, those that are calls. Whoever takes one counts it off."""
 
@@ -40,41 +34,28 @@ class Inbox:
         Of these each connection and each task has one at a time, so their number is bounded by theirs.
         Raises PublicError `actor.stopping` after the end.
         """
-        if self._closed:
-            raise answers.stopping()
-        self._arrived.append(job)
-        if self._parked is not None:
-            task, self._parked = self._parked, None
-            trio.lowlevel.reschedule(task)
+        try:
+            self._send.send_nowait(job)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            raise answers.stopping() from None
 
     def nudge(self) -> None:
         """Have the actor's task look at what there is to do."""
-        if not self._closed:  # or it has looked for the last time
-            self.post(NoJob())
+        try:
+            self._send.send_nowait(NoJob())
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # it has looked for the last time
 
     def take(self) -> Job | None:
         """The next job, or None when there is none."""
-        if not self._upcoming:
-            if not self._arrived:
-                return None
-            self._arrived.reverse()
-            self._upcoming, self._arrived = self._arrived, self._upcoming
-        return self._upcoming.pop()
+        try:
+            return self._jobs.receive_nowait()
+        except (trio.WouldBlock, trio.EndOfChannel):
+            return None
 
-    async def receive(self) -> Job:
+    def receive(self) -> Coroutine[Any, Any, Job]:
         """The next job, once there is one. A checkpoint; when cancelled, nothing is taken."""
-        if self.empty:
-            self._parked = trio.lowlevel.current_task()
-            await trio.lowlevel.wait_task_rescheduled(self._abort)
-        else:
-            await trio.lowlevel.checkpoint()
-        job = self.take()
-        assert job is not None, "two tasks receive"
-        return job
-
-    def _abort(self, _raise_cancel: object) -> trio.lowlevel.Abort:
-        self._parked = None
-        return trio.lowlevel.Abort.SUCCEEDED
+        return self._jobs.receive()  # not awaited here: that would be one more frame for as long as the actor idles
 
     def post_call(self, job: ActionJob | StatelessJob) -> None:
         """Queue a call. Raises PublicError `actor.stopping`, `actor.overloaded` or `actor.deadlock`."""
@@ -87,15 +68,15 @@ class Inbox:
     @property
     def crowded(self) -> bool:
         """Whether so many connections wait to come or go that no more are let in."""
-        return len(self._arrived) + len(self._upcoming) - self.waiting_calls >= _CROWD * self._limit
+        return self._jobs.statistics().current_buffer_used - self.waiting_calls >= _CROWD * self._limit
 
     @property
     def empty(self) -> bool:
         """Whether nothing waits."""
-        return not self._arrived and not self._upcoming
+        return self._jobs.statistics().current_buffer_used == 0
 
     def close(self, error: "Callable[[], PublicError]") -> None:
         """Take nothing more, and fail what is left."""
-        self._closed = True
+        self._send.close()
         while (job := self.take()) is not None:
             job.fail(error())
