@@ -30,7 +30,7 @@ from benchmarks.peers.relays import (
     TrioWebsocket,
     Websockets,
 )
-from benchmarks.peers.trivet_actor import TrivetActor
+from benchmarks.peers.trivet_actor import ResumableTrivetActor, TrivetActor
 from trivet.bench.client import ClientSpec
 from trivet.bench.fanout_load import FanoutMeasurement
 from trivet.bench.processes import (
@@ -38,9 +38,11 @@ from trivet.bench.processes import (
 )
 from trivet.bench.runs import Measured, fanout_figures, measure_fanout
 
+_RESUMABLE: Final = "trivet-resumable"
 PEERS: Final[Mapping[str, Callable[[Event], Startable]]] = MappingProxyType(
     {
         "trivet": TrivetActor,
+        _RESUMABLE: ResumableTrivetActor,
         "floor-c": CFloor,
         "floor-python": PythonFloor,
         "picows": Picows,
@@ -54,7 +56,7 @@ PEERS: Final[Mapping[str, Callable[[Event], Startable]]] = MappingProxyType(
     }
 )
 _FLOORS: Final = ("floor-c", "floor-python")
-_FAST: Final = ("trivet", *_FLOORS, "picows", "websockets", "node-ws", "nchan")
+_FAST: Final = ("trivet", _RESUMABLE, *_FLOORS, "picows", "websockets", "node-ws", "nchan")
 # What an engine in front of its actors can be asked for within the time of a measurement.
 _RIVETKIT_SUBSCRIBERS: Final = 200
 
@@ -124,11 +126,13 @@ def _targets() -> Sequence[Target]:
     one, eight, many = (name_case(1000, n, 128, "json") for n in (1, 8, 64))
     ten_thousand = name_case(10_000, 1, 128, "json")
     cpu, last_p50, last_p99 = "cpu_us", "last_p50_us", "last_p99_us"
-    others = [name for name in PEERS if name not in ("trivet", *_FLOORS, "rivetkit")]
+    others = [name for name in PEERS if name not in ("trivet", _RESUMABLE, *_FLOORS, "rivetkit")]
     return (
         Target("CPU per delivery / C floor, one in flight", one, cpu, 1.35, "floor-c"),
         *(Target(f"CPU per delivery / {name}, one in flight", one, cpu, 1.1, name) for name in others),
         Target("CPU per delivery, RivetKit / trivet", one, cpu, 50, "trivet", peer="rivetkit", at_least=True),
+        Target("CPU per delivery, resumable / plain, one in flight", one, cpu, 1.25, "trivet", peer=_RESUMABLE),
+        Target("CPU per delivery, resumable / plain, 64 in flight", many, cpu, 2, "trivet", peer=_RESUMABLE),
         Target("last subscriber p50 / C floor", one, last_p50, 1.4, "floor-c"),
         Target("last subscriber p99 / C floor", one, last_p99, 1.6, "floor-c"),
         Target("last subscriber p50, 10,000 / 1,000", ten_thousand, last_p50, 12, "trivet", reference_case=one),

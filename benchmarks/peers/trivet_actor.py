@@ -7,7 +7,8 @@ from pathlib import Path
 from benchmarks.peers import Event
 from trivet.bench.client import Role
 from trivet.bench.sockets import BINARY, TEXT, Violation, client_frame, server_frame, upgrade_request
-from trivet.protocol import messages
+from trivet.client import session as client_session
+from trivet.protocol import extension, messages
 from trivet.protocol.codec import codec_for
 from trivet.protocol.gateway import ActorByKey, by_key_path
 from trivet.protocol.subprotocols import build_subprotocols
@@ -75,3 +76,30 @@ class TrivetActor:
 
     def _frame(self, message: messages.ToServer) -> bytes:
         return client_frame(self._opcode, self._codec.encode_to_server(message))
+
+
+class ResumableTrivetActor(TrivetActor):
+    """The same with trivet's own client: its subscribers could resume, and acknowledge as that client does."""
+
+    def __init__(self, event: Event) -> None:
+        super().__init__(event)
+        by_bytes = -(-client_session.ACKNOWLEDGE_EVERY_BYTES // len(self.event_message(0)))
+        self.acknowledge_every = min(client_session.ACKNOWLEDGE_EVERY, by_bytes)
+        self.acknowledge_within = client_session.ACKNOWLEDGE_AFTER
+
+    def opening(self, role: Role) -> bytes:
+        if role == "controller":
+            return super().opening(role)
+        offered = build_subprotocols(self._codec.encoding, extended=True)
+        return upgrade_request(by_key_path(_ACTOR, "/connect"), ", ".join(offered))
+
+    def welcomes(self, role: Role) -> int:
+        return 1 if role == "controller" else 3  # Init, the session, the answer
+
+    def acknowledgement(self, events: int) -> bytes:
+        """What a subscriber sends that has so many events, and the answer before them."""
+        opcode = TEXT if self._codec.binary else BINARY
+        return client_frame(opcode, extension.encode(extension.Ack(events + 1)))
+
+    def heartbeat(self, message: bytes) -> bytes | None:
+        return b"" if message.startswith(b'["ack"') else None

@@ -6,7 +6,7 @@ A load is a process of its own, so clients travel to it by name: "module:callabl
 import importlib
 import socket
 from collections.abc import Mapping
-from typing import Literal, Protocol, TypeAlias, cast
+from typing import Literal, Protocol, TypeAlias, cast, runtime_checkable
 
 import attrs
 
@@ -75,6 +75,20 @@ class FanoutClient(Protocol):
 
     def heartbeat(self, message: bytes) -> bytes | None:
         """What to send for a message with which a server looks whether its client is there; None for all others."""
+        ...
+
+
+@runtime_checkable
+class Acknowledging(Protocol):
+    """What a client of a fan-out has beside that, whose subscribers tell the server what they have."""
+
+    acknowledge_every: int
+    """As soon as a subscriber has got so many events since the last time."""
+    acknowledge_within: float
+    """In so many seconds, when it has got fewer."""
+
+    def acknowledgement(self, events: int) -> bytes:
+        """What a subscriber sends that has so many events in all."""
         ...
 
 

@@ -13,12 +13,13 @@ import select
 import socket
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import attrs
 
-from trivet.bench.client import ClientSpec, FanoutClient, Role, make_fanout_client
+from trivet.bench.client import Acknowledging, ClientSpec, FanoutClient, Role, make_fanout_client
 from trivet.bench.figures import Histogram
 from trivet.bench.processes import cpu_seconds, resident_bytes
 from trivet.bench.sockets import FrameReader, Violation, connect
@@ -75,14 +76,16 @@ class FanoutMeasurement:
 
 
 class Subscriber:
-    """One connection: which event must come next."""
+    """One connection: which event must come next, how many it has acknowledged, and whether it shall do so in time."""
 
-    __slots__ = ("name", "next", "reader")
+    __slots__ = ("acknowledged", "due", "name", "next", "reader")
 
     def __init__(self, name: int, reader: FrameReader) -> None:
         self.name = name
         self.reader = reader
         self.next = 0
+        self.acknowledged = 0
+        self.due = False
 
 
 class Fanout:
@@ -93,6 +96,8 @@ class Fanout:
 
     def __init__(self, client: FanoutClient, port: int, subscribers: int, timeout: float, slow: int = 0) -> None:
         self._client = client
+        self._acknowledging = client if isinstance(client, Acknowledging) else None
+        self._due: deque[tuple[float, Subscriber]] = deque()
         self._port = port
         self._deadline = time.monotonic() + timeout
         self._timeout = timeout
@@ -205,6 +210,25 @@ class Fanout:
             self.records.append((now, first, count))
             subscriber.next = first + count
             self._advance(first, first + count)
+            if self._acknowledging is not None:
+                self._acknowledge(subscriber, self._acknowledging)
+        while self._due and self._due[0][0] < time.monotonic():
+            _, subscriber = self._due.popleft()
+            subscriber.due = False
+            self._send_acknowledgement(subscriber)
+
+    def _acknowledge(self, subscriber: Subscriber, client: Acknowledging) -> None:
+        if subscriber.next - subscriber.acknowledged >= client.acknowledge_every:
+            self._send_acknowledgement(subscriber)
+        elif not subscriber.due:
+            subscriber.due = True
+            self._due.append((time.monotonic() + client.acknowledge_within, subscriber))
+
+    def _send_acknowledgement(self, subscriber: Subscriber) -> None:
+        assert self._acknowledging is not None
+        if subscriber.next > subscriber.acknowledged:
+            subscriber.acknowledged = subscriber.next
+            subscriber.reader.sock.sendall(self._acknowledging.acknowledgement(subscriber.next))
 
     def _read_events(self, subscriber: Subscriber, data: bytes) -> int:
         """The slow way, for the first to read this, and where a read ends within a frame or is wrong."""
