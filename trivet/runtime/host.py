@@ -23,6 +23,7 @@ from trivet.runtime.flush import FlushTask
 from trivet.runtime.instance import Instance
 from trivet.runtime.lifecycle import Goal, Phase
 from trivet.runtime.logs import logger
+from trivet.runtime.once import Once
 from trivet.runtime.session import Session
 from trivet.runtime.timers import Timers
 from trivet.store import ActorRow, MemoryStore, Store, Stored, StoreError, check_store
@@ -72,7 +73,7 @@ class Host:
         self._actors = actors
         self._by_address: dict[_Address, Instance] = {}
         self._by_id: dict[str, Instance] = {}
-        self._looked_up: dict[_Address, trio.Event] = {}
+        self._looked_up: dict[_Address, Once] = {}
 
     async def get(self, namespace: str, name: str, key: tuple[str, ...]) -> Instance:
         """The actor of that name and key, awake. Raises PublicError `actor.not_found`."""
@@ -197,7 +198,7 @@ class Host:
             if other is not None:  # one of them decides whether there is an actor
                 await other.wait()
                 continue
-            looked_up = self._looked_up[address] = trio.Event()
+            looked_up = self._looked_up[address] = Once()
             try:
                 row, stored = await self._look_up(address)
                 if row is None and creation is None:

@@ -86,12 +86,12 @@ class Instance:
         "is_new",
         "key",
         "lifecycle",
+        "made_schedules",
         "name",
         "namespace",
         "nursery",
         "row",
         "saver",
-        "schedules",
         "start_error",
         "started",
         "state",
@@ -124,7 +124,6 @@ class Instance:
         """What every output goes through, where it must not leave before what it tells is saved."""
         self.emitter.gate = self.gate
         self.flusher.gate = self.saver
-        self.schedules = Schedules(self)
         self.call_bytes = 0
         """Of the calls of its connections that are not answered, as they came."""
         self.visitors = 0
@@ -149,6 +148,8 @@ class Instance:
         self.started = Once()
         self.ended = Once()
         self.start_error: PublicError | None = None
+        self.made_schedules: Schedules | None = None
+        """None as long as there are none, and nobody has asked for them: most actors never do."""
         self.inbox = Inbox(self.host.limits)
         self.nursery: trio.Nursery | None = None
         self.work: Work | None = None
@@ -298,7 +299,8 @@ class Instance:
             return  # it ends once it has started
         if self.phase is Phase.RUNNING:
             self.lifecycle.move(Phase.DRAINING)
-            self.schedules.stop()
+            if self.made_schedules is not None:
+                self.made_schedules.stop()
             self.inbox.nudge()
         assert self.nursery is not None
         # The last part of the grace is for telling those whose work was cut off.
@@ -648,6 +650,15 @@ class Instance:
         from trivet.local import client_for_host  # the composition of runtime and client, known to neither
 
         return client_for_host(self.host, self.namespace, None if self.gate is None else self.gate.passed)
+
+    # -- schedules ----------------------------------------------------------------------------------------------------
+
+    @property
+    def schedules(self) -> Schedules:
+        """`self.schedule`."""
+        if self.made_schedules is None:
+            self.made_schedules = Schedules(self, {}, lives=self.phase is Phase.RUNNING)
+        return self.made_schedules
 
     # -- state --------------------------------------------------------------------------------------------------------
 

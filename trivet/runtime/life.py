@@ -13,6 +13,7 @@ from trivet.runtime.context import Hold
 from trivet.runtime.hooks import with_timeout
 from trivet.runtime.lifecycle import Goal, Phase
 from trivet.runtime.logs import logger
+from trivet.runtime.schedules import Schedules
 from trivet.runtime.session import GOING_AWAY, NORMAL, SERVICE_RESTART
 from trivet.runtime.state import StoredState
 from trivet.runtime.suspension import noticing_suspension
@@ -80,7 +81,8 @@ async def _start(instance: "Instance", input: Value) -> bool:
     try:
         stored = None if instance.is_new else await _load(instance)
         saver.begin(instance.work.beside, stored)
-        instance.schedules.begin({} if stored is None else dict(stored.schedules))
+        if stored is not None and stored.schedules:
+            instance.made_schedules = Schedules(instance, stored.schedules, lives=False)
         with instance.caused_by(None):
             actor = instance.actor = definition.cls()
             actor._instance = instance
@@ -94,7 +96,7 @@ async def _start(instance: "Instance", input: Value) -> bool:
             else:
                 old = None
             if stored is not None:
-                instance.state.load(stored, old, definition, instance.describe())
+                instance.state.load(stored, old, definition, instance.describe)
             else:
                 await _create(instance, input)
             if "on_wake" in hooks:
@@ -158,7 +160,8 @@ def _open(instance: "Instance") -> None:
     if "run" in instance.definition.hooks:
         instance.work.running = True
         instance.work.background.start_soon(partial(_run_hook, instance))
-    instance.schedules.start()
+    if instance.made_schedules is not None:
+        instance.made_schedules.start()
     instance.started.set()
     for conn in instance.conns.values():
         if conn._session is not None:
@@ -285,7 +288,8 @@ async def _leave_behind(instance: "Instance") -> None:
                 instance.saver.let_go()
             else:
                 await instance.saver.finish()
-                instance.host.alarms.note(instance.schedules.next_due)
+                if instance.made_schedules is not None:
+                    instance.host.alarms.note(instance.made_schedules.next_due)
     except (StoreError, trio.TooSlowError) as exc:
         logger.error("%s could not be saved at its end: %s", instance.describe(), exc)
         instance.lifecycle.aim(Goal.RESTART)
@@ -296,7 +300,8 @@ def _end(instance: "Instance") -> None:
     if lifecycle.goal is None:
         lifecycle.aim(Goal.STOP)  # it was cancelled, and everything around it
     instance.disarm_sleep()
-    instance.schedules.stop()
+    if instance.made_schedules is not None:
+        instance.made_schedules.stop()
     if not instance.started.is_set():
         instance.start_error = instance.start_error or answers.stopping()
     instance.turn_hold = None

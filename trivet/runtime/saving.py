@@ -32,6 +32,9 @@ _SHARE: Final = 5
 """Encoding a state above so many bytes takes at most one part in so many of the loop's time. Counted is the time of the
 processor: on a machine that has much else to do the clock on the wall would have an actor wait for others' work."""
 
+_UNUSED: Final[dict[Any, Any]] = {}
+"""Stands for a dict that nothing is ever put into, as most actors have no use for it: each would take 64 bytes."""
+
 
 @attrs.frozen
 class _Held:
@@ -95,12 +98,12 @@ class Saver:
         self._held: list[_Held] = []
         self._held_bytes = 0
         self.tracks: Final = any(not event.gated for event in definition.events.values())
-        self._behind: dict[Outbox, int] = {}
+        self._behind: dict[Outbox, int] = {} if self.tracks else _UNUSED
         self._saved: bytes | None = None
         self._unsaved: Changes | None = None  # of a commit that was cut off
         self._committing = False
         self._asked = False
-        self._conns: dict[str, Conn[Any, Any] | None] = {}
+        self._conns: dict[str, Conn[Any, Any] | None] = {} if self.keeps_conns else _UNUSED
         self._timer: TimerHandle | None = None
         self._not_before = 0.0
         self.failed = False
@@ -288,11 +291,12 @@ class Saver:
             self._conns.update((conn.id, conn) for conn in instance.conns.values() if conn.kind == "events")
         conns = {id_: None if conn is None else self._dump_conn(conn) for id_, conn in self._conns.items()}
         self._conns.clear()
-        schedules = instance.schedules.take_changes()
+        planned = instance.made_schedules
+        schedules = {} if planned is None else planned.take_changes()
         unsaved, self._unsaved = self._unsaved, None
         if state is None and not conns and not schedules and unsaved is None:
             return None
-        alarm = instance.schedules.next_due if schedules else UNCHANGED
+        alarm = planned.next_due if planned is not None and schedules else UNCHANGED
         changes = Changes(state, instance.definition.options.state_version or 1, conns, schedules, alarm)
         return changes if unsaved is None else _merged(unsaved, changes)
 

@@ -3,7 +3,7 @@
 import difflib
 import json
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, cast, overload
 from uuid import uuid4
@@ -64,13 +64,14 @@ class Schedules:
         "_timer",
     )
 
-    def __init__(self, instance: "Instance") -> None:
+    def __init__(self, instance: "Instance", stored: Mapping[str, bytes], *, lives: bool) -> None:
+        """Those of one life, which begins with what was kept. Once it `lives`, they fire."""
         self._instance = instance
-        self._entries: dict[str, Schedule] = {}
+        self._entries = {id_: _load(id_, data) for id_, data in stored.items()}
         self._changed: dict[str, None] = {}  # dicts are smaller than sets while they are empty
         self._fired: dict[str, None] = {}
         self._timer: TimerHandle | None = None
-        self._lives = False
+        self._lives = lives
 
     # -- what users call ----------------------------------------------------------------------------------------------
 
@@ -159,13 +160,6 @@ class Schedules:
         return True
 
     # -- what the runtime calls ---------------------------------------------------------------------------------------
-
-    def begin(self, stored: dict[str, bytes]) -> None:
-        """A life begins with what was kept."""
-        self._entries = {id_: _load(id_, data) for id_, data in stored.items()}
-        self._changed.clear()
-        self._fired.clear()
-        self._lives = False
 
     def start(self) -> None:
         """From now on, fire."""

@@ -1,5 +1,6 @@
 """The state of one actor: loaded, watched, migrated."""
 
+from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -44,20 +45,26 @@ class State:
         self.value: Any = None
         self._known = b""
 
-    def load(self, stored: Stored, migrated: StoredState | None, definition: ActorDefinition, actor: str) -> None:
-        """Take over what was stored, as `on_migrate` has left it. Raises StateMisfit."""
+    def load(
+        self,
+        stored: Stored,
+        migrated: StoredState | None,
+        definition: ActorDefinition,
+        describe: Callable[[], str],
+    ) -> None:
+        """Take over what was stored, as `on_migrate` has left it. Raises StateMisfit; `describe` names the actor."""
         codec = self._codec
         if codec is None:
             return
         version = definition.options.state_version or 1
         if stored.state is None:  # its class had no state, and now has
             if definition.make_state is None or definition.create_state is not None:
-                raise StateMisfit(f"{actor} was stored without a state: make one in on_migrate")
+                raise StateMisfit(f"{describe()} was stored without a state: make one in on_migrate")
             self.value = definition.make_state()
             return
         if stored.state_version > version:
             raise StateMisfit(
-                f"{actor}: its state was stored with version {stored.state_version}, which is newer than {version}"
+                f"{describe()}: its state was stored with version {stored.state_version}, which is newer than {version}"
             )
         try:
             data = stored.state if migrated is None else codec.from_plain(migrated.value)
@@ -65,7 +72,7 @@ class State:
         except (ValidationError, DecodeError) as error:
             hint = "" if stored.state_version < version else "; change it in on_migrate, and count up state_version"
             raise StateMisfit(
-                f"{actor}: its stored state does not fit {definition.cls.__name__}: {error}{hint}"
+                f"{describe()}: its stored state does not fit {definition.cls.__name__}: {error}{hint}"
             ) from error
 
     def read(self, *, readonly: bool) -> Any:

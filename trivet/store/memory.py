@@ -1,7 +1,9 @@
 """A store that lives as long as its process."""
 
 from bisect import insort
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Final
 
 import attrs
 import trio
@@ -16,15 +18,19 @@ from trivet.store.interface import (
     Stored,
 )
 
+_NONE: Final[Mapping[str, bytes]] = MappingProxyType({})
+
 
 @attrs.define
 class _Kept:
+    """One actor. A change puts another mapping in the place of one, so that what was loaded stays as it was."""
+
     row: ActorRow
     generation: int = 1
     state: bytes | None = None
     state_version: int = 0
-    connections: dict[str, bytes] = attrs.field(factory=dict[str, bytes])
-    schedules: dict[str, bytes] = attrs.field(factory=dict[str, bytes])
+    connections: Mapping[str, bytes] = _NONE
+    schedules: Mapping[str, bytes] = _NONE
     alarm: float | None = None
 
 
@@ -107,19 +113,19 @@ class MemoryStore(Store):
 
 
 def _stored(kept: _Kept) -> Stored:
-    return Stored(
-        kept.row, kept.generation, kept.state, kept.state_version, kept.connections.copy(), kept.schedules.copy()
-    )
+    return Stored(kept.row, kept.generation, kept.state, kept.state_version, kept.connections, kept.schedules)
 
 
 def _apply(kept: _Kept, changes: Changes) -> None:
     if changes.state is not None:
         kept.state, kept.state_version = changes.state, changes.state_version
-    for table, changed in ((kept.connections, changes.connections), (kept.schedules, changes.schedules)):
-        for id_, value in changed.items():
-            if value is None:
-                table.pop(id_, None)
-            else:
-                table[id_] = value
+    if changes.connections:
+        kept.connections = _changed(kept.connections, changes.connections)
+    if changes.schedules:
+        kept.schedules = _changed(kept.schedules, changes.schedules)
     if changes.alarm is not UNCHANGED:
         kept.alarm = changes.alarm
+
+
+def _changed(table: Mapping[str, bytes], changes: Mapping[str, bytes | None]) -> Mapping[str, bytes]:
+    return {id_: value for id_, value in {**table, **changes}.items() if value is not None} or _NONE
