@@ -303,3 +303,79 @@ def test_the_search_comes_to_both() -> None:
     search()
     assert together > 20
     assert apart > 20
+
+
+async def bring_together(instance: Instance, clients: list[Client]) -> audience.Audience:
+    """A first event, which each gets alone because of what greeted it."""
+    actor_of(instance, Room).tell("tick", -1)
+    await settled()
+    for client in clients:
+        if client.session.extended:
+            client.acknowledge()
+        assert client.session.outbox.slot >= 0
+    shared = clients[0].session.outbox.audience
+    assert shared is not None
+    return shared
+
+
+async def test_who_acknowledges_stays_together_and_what_all_have_is_kept_no_longer() -> None:
+    async with world(Limits(), [True, True]) as (instance, clients):
+        shared = await bring_together(instance, clients)
+        first, second = (client.session.outbox for client in clients)
+        for n in range(5):
+            actor_of(instance, Room).tell("tick", n)
+            await settled()
+        clients[0].acknowledge()
+        assert first.slot >= 0
+        assert second.slot >= 0
+        assert (first.statistics().unacknowledged, second.statistics().unacknowledged) == (0, 5)
+        assert len(shared._log) == 5
+        clients[1].acknowledge()
+        assert first.slot >= 0
+        assert second.slot >= 0
+        assert shared._log == []
+
+
+async def test_an_acknowledgement_may_come_while_others_are_still_sent_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audience, "_AT_ONCE", 1)
+    async with world(Limits(), [True, True, True]) as (instance, clients):
+        shared = await bring_together(instance, clients)
+        actor_of(instance, Room).tell("tick", 1)
+        by_slot = sorted(clients, key=lambda client: client.session.outbox.slot)
+        assert shared.flush()  # to the first alone
+        by_slot[0].acknowledge()
+        assert [client.session.outbox.kept[0] for client in by_slot] == [0, 0, 0]
+        # Nothing has been sent to the second: it cannot have the event.
+        by_slot[1].counted += 1
+        by_slot[1].acknowledge()
+        assert by_slot[1].session.ended
+        await settled()
+        assert [client.session.outbox.kept[0] for client in by_slot[::2]] == [0, 1]
+        await by_slot[0].come_back()
+        await by_slot[2].come_back()
+        await settled()
+        by_slot[2].take()
+        assert [client.seen.count(b'"tick","args":[1]') for client in by_slot[::2]] == [1, 1]
+
+
+async def test_who_had_something_of_its_own_joins_again_while_events_go_on() -> None:
+    async with world(Limits(), [False, False, False]) as (instance, clients):
+        await bring_together(instance, clients)
+        box = clients[0].session.outbox
+        clients[0].session.send_control(b"ping\n")
+        assert box.slot < 0
+        for n in range(3):
+            actor_of(instance, Room).tell("tick", n)
+            await settled()
+        assert box.slot >= 0
+
+
+async def test_one_that_does_not_acknowledge_is_held_to_its_bounds_alone() -> None:
+    limits = attrs.evolve(LIMITS, outbox_soft_messages=10, outbox_hard_messages=30)
+    async with world(limits, [True, True]) as (instance, clients):
+        for n in range(40):
+            actor_of(instance, Room).tell("tick", n)
+            await settled()
+            clients[0].acknowledge()
+        assert not clients[0].session.ended
+        assert clients[1].session.ended

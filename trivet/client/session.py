@@ -10,10 +10,14 @@ from trivet.limits import KIB
 from trivet.protocol.extension import Ack, SessionOpened
 from trivet.protocol.subprotocols import SessionClaim
 
-ACKNOWLEDGE_EVERY: Final = 64
-ACKNOWLEDGE_EVERY_BYTES: Final = 64 * KIB
-"""So many counted messages, or bytes of them, are acknowledged as soon as they have come."""
-ACKNOWLEDGE_AFTER: Final = 0.5
+ACKNOWLEDGE_EVERY: Final = 512
+ACKNOWLEDGE_EVERY_BYTES: Final = 128 * KIB
+"""So many counted messages, or bytes of them, are acknowledged as soon as they have come.
+
+To read an acknowledgement costs a server as much as to send some ten events, and nothing waits for one but memory:
+half of the soft bound of an outbox for messages, an eighth of that for bytes.
+"""
+ACKNOWLEDGE_AFTER: Final = 5.0
 """Fewer are acknowledged within so many seconds."""
 
 

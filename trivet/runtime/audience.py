@@ -8,6 +8,7 @@ them again when nothing tells it from them any more.
 """
 
 from collections.abc import Callable, Collection
+from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
 from trivet.limits import KIB, Limits
@@ -35,11 +36,13 @@ class Audience:
     """
 
     __slots__ = (
+        "_acknowledgements",
         "_at",
         "_batch",
         "_boxes",
         "_data",
         "_dirty",
+        "_ends",
         "_everybody",
         "_flusher",
         "_frames",
@@ -82,9 +85,12 @@ class Audience:
         self._boxes: list[Outbox | None] = []
         self._sends: list[Callable[[bytes], int | None]] = []
         self._free: list[int] = []
-        # The last of what was sent, as far as anybody who is together and resumable may have to keep it.
+        # The last of what was sent, or is being sent, as far as anybody who is together and resumable has to keep it,
+        # and where each of these frames ends in all that was sent.
         self._log: list[bytes] = []
+        self._ends: list[int] = []
         self._resumable = 0
+        self._acknowledgements = 0  # since the last sweep
         self._sweep_at = self._sweep_at_bytes = 0
 
     # -- who ----------------------------------------------------------------------------------------------------------
@@ -142,13 +148,13 @@ class Audience:
         """It goes on alone, with what is on its way to it."""
         slot = box.slot
         sent, size = self.sent_to(box), self.sent_bytes_to(box)
-        kept = self._log[len(self._log) - (self.sent - box.joined) :] if box.resumable else []
+        kept: list[bytes] = []
+        if box.resumable:
+            first = self._index(box.joined)
+            kept = self._log[first : first + sent]
         waiting = self._frames
-        if self._batch is not None:
-            if slot >= self._at:
-                waiting = self._batch + self._frames
-            elif box.resumable:
-                kept += self._batch
+        if self._batch is not None and slot >= self._at:
+            waiting = self._batch + self._frames
         self._boxes[slot], self._sends[slot] = None, len
         self._free.append(slot)
         self.apart[box] = None
@@ -156,6 +162,7 @@ class Audience:
             self._resumable -= 1
             if not self._resumable:
                 self._log.clear()
+                self._ends.clear()
         box.go_alone(sent, kept, size, waiting)
 
     def waiting_for(self, box: "Outbox") -> tuple[int, int]:
@@ -190,15 +197,13 @@ class Audience:
         if together:
             self._frames.append(frame)
             self._size += len(frame)
+            if not self._dirty:  # before those alone are: they can join again when the audience has been flushed
+                self._dirty = True
+                self._flusher.add(self)
         for box in alone:
             if box not in without:
                 box.append(frame)
-        if not together:
-            return
-        if not self._dirty:
-            self._dirty = True
-            self._flusher.add(self)
-        elif self._size > FLUSH_AT:
+        if self._size > FLUSH_AT:
             self.flush_all()
 
     @property
@@ -218,6 +223,10 @@ class Audience:
             self._batch, self._frames, self._size = self._frames, [], 0
             self._data = b"".join(self._batch) if len(self._batch) > 1 else self._batch[0]
             self._at = 0
+            if self._resumable:
+                self._log += self._batch
+                self._ends += accumulate(map(len, self._batch), initial=self.sent_bytes)
+                del self._ends[-len(self._batch) - 1]  # where the first of them begins
         data, size = self._data, len(self._data)
         first, end = self._at, self._at + _AT_ONCE
         at = first
@@ -256,8 +265,6 @@ class Audience:
         assert self._batch is not None
         self.sent += len(self._batch)
         self.sent_bytes += len(self._data)
-        if self._resumable:
-            self._log += self._batch
         self._batch, self._data = None, b""
         if self._resumable and (self.sent >= self._sweep_at or self.sent_bytes >= self._sweep_at_bytes):
             self._sweep()
@@ -266,8 +273,27 @@ class Audience:
 
     # -- what is not acknowledged -------------------------------------------------------------------------------------
 
+    def acknowledged(self, box: "Outbox", count: int) -> None:
+        """One who is together and resumable need not keep the first so many of what it got since it joined."""
+        box.joined += count
+        box.joined_bytes = self._ends[self._index(box.joined) - 1]
+        # What the last of them has acknowledged can go. That is looked at once for as many as there are, so that it
+        # costs little for each.
+        self._acknowledgements += 1
+        if self._acknowledgements >= self._resumable:
+            if self._batch is None:
+                self._sweep()
+            else:
+                self._sweep_at = self.sent
+
+    def _index(self, number: int) -> int:
+        """Where the frame of this number is in the log."""
+        on_their_way = 0 if self._batch is None else len(self._batch)
+        return len(self._log) - (self.sent + on_their_way - number)
+
     def _sweep(self) -> None:
         """Part from those who have not acknowledged much, and forget what nobody keeps any more."""
+        self._acknowledgements = 0
         self._sweep_at, self._sweep_at_bytes = self.sent + _SWEEP_FRAMES, self.sent_bytes + _SWEEP_BYTES
         first = self.sent
         soft_messages, soft_bytes = self._limits.outbox_soft_messages, self._limits.outbox_soft_bytes
@@ -280,7 +306,8 @@ class Audience:
                 else:
                     first = min(first, box.joined)
                     self._sweep_before(messages, size)
-        del self._log[: len(self._log) - (self.sent - first)]
+        index = self._index(first)
+        del self._log[:index], self._ends[:index]
 
     def _sweep_before(self, messages: int, size: int) -> None:
         """See to a sweep before one who keeps so much is over its hard bound."""

@@ -330,19 +330,25 @@ class Outbox(FrameQueue, SendChannel[bytes]):
 
     def acknowledge(self, received: int) -> bool:
         """The client has so many counted frames in all. False when it cannot have."""
-        together = self.slot >= 0
-        self._part()
         if not self._acknowledged <= received <= self._most_received():
             return False
         self._claimed = received
         self._forget_claimed()
-        if together:
-            self.rejoin()
+        together = received - self._acknowledged
+        if together and self.slot >= 0:
+            assert self.audience is not None
+            self._sent += together
+            self._acknowledged = received
+            self.audience.acknowledged(self, together)
         return True
 
     def _most_received(self) -> int:
         """How many counted frames the client can have: also those of a send that has not returned."""
-        on_their_way = sum(frame.__class__ is not Control for frame in self._begun())
+        if self.slot >= 0:
+            assert self.audience is not None
+            on_their_way = self.audience.sent_to(self)
+        else:
+            on_their_way = sum(frame.__class__ is not Control for frame in self._begun())
         return self._acknowledged + len(self._unacknowledged) + on_their_way
 
     def _forget_claimed(self) -> None:
