@@ -259,6 +259,7 @@ class Emitter:
         message = EventMessage(name, values)
         policy = "disconnect" if definition is None else definition.policy
         key = None if definition is None or definition.key is None else (definition.key(*args),)
+        hash(key)  # raises here, where it is the emitter's mistake
         frames: dict[Format, bytes] = {}
         for format_ in formats:
             payload = format_.codec.encode_to_client(message)

@@ -158,6 +158,7 @@ class Outbox(FrameQueue, SendChannel[bytes]):
     def put_first(self, frame: bytes) -> None:
         """Queue a frame of the transport's own before all others, and see to a flush."""
         self._part()
+        self._places = None
         self._queue.insert(0, Control(frame))
         self._queued_bytes += len(frame)
         self._mark()
@@ -301,6 +302,7 @@ class Outbox(FrameQueue, SendChannel[bytes]):
         self._cancel_slow_timer()
         unsent = [frame for frame in self._queue if not isinstance(frame, Control)]
         self._queue = [*self._unacknowledged, *unsent]
+        self._places = None
         self._droppable = sum(frame.__class__ is Droppable for frame in self._queue)
         self._queued_bytes = sum(map(len, self._queue))
         self._unacknowledged.clear()
@@ -323,6 +325,7 @@ class Outbox(FrameQueue, SendChannel[bytes]):
             self._queued_bytes -= len(frame)
             self._droppable -= frame.__class__ is Droppable
         del self._queue[:count]
+        self._places = None
         self._acknowledged = self._claimed = received
         self._transport = transport
         self._note_backlog()
@@ -391,6 +394,7 @@ class Outbox(FrameQueue, SendChannel[bytes]):
             return
         self._part()
         self._queue = list(self._begun())
+        self._places = None
         self._droppable = sum(frame.__class__ is Droppable for frame in self._queue)
         self._queued_bytes = sum(map(len, self._queue)) - self._head_sent
         self._note_backlog()
@@ -408,6 +412,7 @@ class Outbox(FrameQueue, SendChannel[bytes]):
         self._part()
         self._closing = True
         self._queue.clear()
+        self._places = None
         self._unacknowledged.clear()
         self._droppable = self._queued_bytes = self._unacknowledged_bytes = self._unflushed = self._head_sent = 0
         self._note_backlog()
@@ -493,6 +498,7 @@ class Outbox(FrameQueue, SendChannel[bytes]):
             if self._on_broken is not None:
                 self._retain(queue)
             queue.clear()
+            self._places = None
             self._queued_bytes = self._head_sent = self._droppable = 0
             return
         self._queued_bytes -= taken
@@ -507,6 +513,8 @@ class Outbox(FrameQueue, SendChannel[bytes]):
         if self._on_broken is not None:
             self._retain(queue[:count])
         del queue[:count]
+        if self._places is not None:
+            self._places.remove(0, count)
         self._sent += count
         self._head_sent = taken
 

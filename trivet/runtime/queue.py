@@ -7,6 +7,7 @@ from trivet.limits import KIB
 from trivet.runtime.backlog import Backlog
 from trivet.runtime.flush import Flusher
 from trivet.runtime.frames import Control, Droppable, Dropped
+from trivet.runtime.places import Places
 
 # One send carries at most about so much: more would hold the loop in the kernel, less would cost system calls.
 CHUNK: Final = 256 * KIB
@@ -28,7 +29,9 @@ class FrameQueue:
         "_flusher",
         "_head_sent",
         "_in_flight",
+        "_in_flight_frames",
         "_limits",
+        "_places",
         "_queue",
         "_queued_bytes",
         "_soft_bytes",
@@ -46,7 +49,9 @@ class FrameQueue:
         self._queue: list[bytes] = []  # mostly empty, and an empty deque is 15 times as large
         self._queued_bytes = 0
         self._head_sent = 0
-        self._in_flight = 0
+        self._in_flight = 0  # bytes that a writer task is sending
+        self._in_flight_frames = 0
+        self._places: Places | None = None  # while something gives way
         self._unflushed = 0
         self._dirty = False
         self._droppable = 0  # queued frames that may give way
@@ -83,60 +88,81 @@ class FrameQueue:
         evicts = evicts and self._droppable > 0  # most queues hold none, and are not searched
         while len(self._queue) >= self._soft_messages or self._queued_bytes >= self._soft_bytes:
             # The first eviction leaves a marker in its place, so that it takes another to make room.
-            victim = self._find(lambda queued: isinstance(queued, Droppable)) if evicts else None
+            victim = self._first_droppable() if evicts else None
             if victim is not None:
                 self._drop(victim)
             elif droppable is not None:
-                self._tell_dropped(droppable.event, len(self._queue))
+                self._tell_dropped(droppable.event)
                 return False
             else:
                 return True
         return True
 
+    @property
+    def _first_free(self) -> int:
+        """The first place of a frame that may give way: nothing of it has been sent."""
+        begun = self._in_flight_frames if self._in_flight else int(self._head_sent > 0)
+        return max(begun, self._perhaps_received)
+
+    def _first_droppable(self) -> int | None:
+        queue = self._queue
+        for index in range(self._first_free, len(queue)):
+            if queue[index].__class__ is Droppable:
+                return index
+        return None
+
+    def _look(self) -> Places:
+        if self._places is None:
+            self._places = Places()
+        self._places.catch_up(self._queue)
+        return self._places
+
     def _replace(self, frame: Droppable) -> None:
         """Drop the queued event that this one makes out of date."""
-        same = self._find(
-            lambda queued: isinstance(queued, Droppable) and queued.event == frame.event and queued.key == frame.key
-        )
-        if same is not None:
+        same = self._look().find_latest(frame)
+        if same is not None and same >= self._first_free:
             self._drop(same)
-
-    def _find(self, wanted: Callable[[bytes], bool]) -> int | None:
-        """The first queued frame of which nothing has been sent yet that is wanted."""
-        begun = self._head_sent + self._in_flight
-        perhaps_received = self._perhaps_received
-        size = 0
-        for index, queued in enumerate(self._queue):
-            if size >= begun and index >= perhaps_received and wanted(queued):
-                return index
-            size += len(queued)
-        return None
 
     def _drop(self, index: int) -> None:
         victim = self._queue[index]
         assert isinstance(victim, Droppable)
-        del self._queue[index]
         self._queued_bytes -= len(victim)
         self._droppable -= 1
+        self._look().forget(victim, index)
         self._tell_dropped(victim.event, index)
 
-    def _tell_dropped(self, event: str, index: int) -> None:
-        """Count one more into the marker that stands where the first dropped one of that event stood."""
+    def _tell_dropped(self, event: str, index: int | None = None) -> None:
+        """Count one more into the marker that stands where the first dropped one of that event stood.
+
+        `index` is the place of one that has just given way; without it, what was not queued would have been the last.
+        """
         self._dropped += 1
         self._backlog.dropped += 1
-        at = self._find(lambda queued: isinstance(queued, Dropped) and queued.event == event)
+        places, queue = self._look(), self._queue
         before = 0
+        at = places.find_marker(event)
+        if at is not None and at < self._first_free:
+            at = None
         if at is not None:
-            old = self._queue[at]
+            old = queue[at]
             assert isinstance(old, Dropped)
             before = old.times
             self._queued_bytes -= len(old)
-            del self._queue[at]
-            index = min(index, at)  # what is dropped later may have stood before
         marker = Dropped(self._dropped_frame(event, before + 1), event, before + 1)
-        self._queue.insert(index, marker)
         self._queued_bytes += len(marker)
         self._mark()
+        if index is None or at is None:
+            first = at if index is None else index
+        else:
+            first = min(index, at)  # what is dropped later may have stood before
+            other = max(index, at)
+            del queue[other]
+            places.remove(other)
+        if first is None:
+            queue.append(marker)
+        else:
+            queue[first] = marker
+            places.mark(event, first)
 
     # -- on the way out -----------------------------------------------------------------------------------------------
 
@@ -151,8 +177,10 @@ class FrameQueue:
             size += len(frame)
 
     def _chunk(self) -> bytes:
+        """What to send next, and note how many frames it ends."""
         queue = self._queue
         if self._queued_bytes <= CHUNK:
+            self._in_flight_frames = len(queue)
             data = b"".join(queue) if len(queue) > 1 else queue[0]
             return data[self._head_sent :] if self._head_sent else data
         frames: list[bytes] = []
@@ -162,5 +190,6 @@ class FrameQueue:
             size += len(frame)
             if size >= CHUNK:
                 break
+        self._in_flight_frames = len(frames)
         data = b"".join(frames)
         return data[self._head_sent :] if self._head_sent else data
