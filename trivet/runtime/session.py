@@ -1,40 +1,37 @@
 """One events connection: its admission, its incoming messages in order, its subscriptions, its end."""
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import attrs
 import trio
 
-from trivet.definition import ActionDefinition, EventDefinition
-from trivet.errors import EncodeError, PublicError, internal_error
+from trivet.definition import ActionDefinition
+from trivet.errors import PublicError
 from trivet.protocol import extension
 from trivet.protocol.closing import format_reason
-from trivet.protocol.messages import ActionRequest, ActionResponse, Error, Init, SubscriptionRequest, ToClient, ToServer
+from trivet.protocol.messages import ActionRequest, Init, SubscriptionRequest, ToServer
 from trivet.protocol.messages import Event as EventMessage
-from trivet.protocol.values import UNDEFINED, Value
+from trivet.protocol.values import Value
 from trivet.raw import Request
 from trivet.runtime import answers
 from trivet.runtime.admission import Admission
 from trivet.runtime.calls import ActionJob
 from trivet.runtime.connection import Conn, ConnStatistics
 from trivet.runtime.context import Chain, current_chain
-from trivet.runtime.hooks import with_timeout
 from trivet.runtime.lifecycle import Phase
-from trivet.runtime.logs import logger
 from trivet.runtime.outbox import Outbox, log_too_slow
+from trivet.runtime.received import Received
+from trivet.runtime.replies import Replies
 from trivet.runtime.scope import TaskScope
+from trivet.runtime.subscribing import subscribe
 from trivet.runtime.timers import TimerHandle
 from trivet.runtime.transport import Format, Transport
 
 if TYPE_CHECKING:
     from trivet.runtime.instance import Instance
-
-# A client is told of its messages that have arrived after so many of them, or so many seconds.
-ACKNOWLEDGE_AFTER: Final = 64
-ACKNOWLEDGE_WITHIN: Final = 1.0
 
 NORMAL: Final = 1000
 GOING_AWAY: Final = 1001
@@ -74,8 +71,6 @@ class Session:
     """
 
     __slots__ = (
-        "_ack_timer",
-        "_acknowledged",
         "_admission",
         "_admitted",
         "_bytes",
@@ -88,7 +83,6 @@ class Session:
         "_kicked",
         "_params",
         "_posted",
-        "_received",
         "_scope",
         "_starting",
         "_timeouts",
@@ -101,6 +95,8 @@ class Session:
         "format",
         "instance",
         "outbox",
+        "received",
+        "replies",
         "subscriptions",
         "token",
     )
@@ -138,6 +134,8 @@ class Session:
             dropped_frame=self._dropped_frame,
             on_broken=self._wait_for_client if extended else None,
         )
+        self.replies = Replies(instance, self.outbox, format)
+        self.received = Received(host.timers, self.replies) if extended else None
         self._visiting = True
         instance.visitors += 1  # until it is admitted, or not
         self._params = params
@@ -154,11 +152,8 @@ class Session:
         self._starting = False
         self._unanswered = 0
         self._bytes = 0  # of the calls that are not answered, as they came
-        # Of an extended session: counted messages that came, how many of them the client knows of, calls by their
-        # number, deadlines of calls that are about to come, and the end of its patience with a client that is away.
-        self._received = 0
-        self._acknowledged = 0
-        self._ack_timer: TimerHandle | None = None
+        # Of an extended session: calls by their number, deadlines of calls that are about to come, and the end of its
+        # patience with a client that is away.
         self._calls: dict[int, ActionJob] = {}
         self._timeouts: dict[int, float] = {}
         self._expiry: TimerHandle | None = None
@@ -189,7 +184,8 @@ class Session:
 
     def _wait_for_client(self) -> None:
         """The outbox has no transport any more."""
-        self._cancel_ack()
+        if self.received is not None:
+            self.received.stop()
         if self._expiry is None and not self._ended:
             self._expiry = self.instance.host.timers.call_later(self.instance.host.limits.resume_window, self._expire)
 
@@ -210,8 +206,9 @@ class Session:
             self._expiry = None
         if old is not None:
             old.abort()
-        self.outbox.put_first(self.format.extension_frame(extension.encode(extension.Resumed(self._received))))
-        self._acknowledged = self._received
+        assert self.received is not None
+        resumed = extension.Resumed(self.received.told_now())
+        self.outbox.put_first(self.format.extension_frame(extension.encode(resumed)))
         return True
 
     async def _admit(self) -> None:
@@ -242,11 +239,11 @@ class Session:
             self.instance.forget(self)
         else:
             init = self.format.codec.encode_to_client(Init(self.instance.actor_id, self.conn.id))
-            self._out(partial(self.outbox.put_control, self.format.frame(init)))
+            self.replies.out(partial(self.outbox.put_control, self.format.frame(init)))
             if self.extended:
                 self.instance.host.sessions[self.token] = self
                 opened = extension.SessionOpened(self.token, self.instance.host.limits.resume_window)
-                self._out(partial(self._send_control_message, opened))
+                self.replies.out(partial(self.replies.control, opened))
         self._advance()
 
     def _refuse(self, error: PublicError) -> None:
@@ -255,7 +252,7 @@ class Session:
         self._ended = True
         self._arrive()
         self._write_off()
-        self._send(answers.error_message(error))
+        self.replies.send(answers.error_message(error))
         self._close(INTERNAL, format_reason(error.group, error.code))
 
     def _end(self) -> None:
@@ -269,7 +266,8 @@ class Session:
         self.instance.forget(self)
         if self._admission is not None:
             self._admission.withdraw()
-        self._cancel_ack()
+        if self.received is not None:
+            self.received.stop()
         if self._expiry is not None:
             self._expiry.cancel()
         self._abandon_calls()
@@ -294,7 +292,7 @@ class Session:
 
     def _close(self, code: int, reason: str) -> None:
         """What was sent before, then the close frame."""
-        self._out(partial(self.outbox.close, self.format.close_frame(code, reason)))
+        self.replies.out(partial(self.outbox.close, self.format.close_frame(code, reason)))
 
     def _forget_farewell(self) -> None:
         self.instance.host.sessions.pop(self.token, None)
@@ -332,8 +330,8 @@ class Session:
 
         `size` is that of its frame; `chain` are the turns that its sender, in this process, holds.
         """
-        if self.extended:
-            self._count()
+        if self.received is not None:
+            self.received.note(more=not self._ended)
         if self._ended:
             return
         limits = self.instance.host.limits
@@ -350,8 +348,8 @@ class Session:
 
     def receive_extension(self, message: extension.ExtensionToServer, *, chain: Chain = ()) -> None:
         """Handle a message of the extension."""
-        if message.counted and self.extended:
-            self._count()
+        if message.counted and self.received is not None:
+            self.received.note(more=not self._ended)
         if self._ended:
             return
         match message:
@@ -363,7 +361,7 @@ class Session:
             case extension.Subscribe():
                 self._queue(Incoming(message, chain))
             case extension.Sync(sync_id):
-                self._send_extension(extension.Synced(sync_id))
+                self.replies.tell(extension.Synced(sync_id))
             case extension.Cancel(call_id):
                 self._cancel(call_id)
             case extension.Timeout(call_id, seconds):
@@ -446,7 +444,7 @@ class Session:
                 if self._posted:
                     return
                 del self._incoming[0]
-                if not self._subscribe(message):
+                if not self._ended and not subscribe(self, message):
                     return
 
     def _job(self, incoming: "Incoming", message: ActionRequest, action: ActionDefinition) -> ActionJob:
@@ -513,70 +511,20 @@ class Session:
     def answer(self, job: ActionJob, output: Value) -> None:
         """The result of a call. One that is too large or cannot travel is an error of that call alone."""
         self._settle(job)
-        if self._ended:
-            return
-        try:
-            payload = self.format.codec.encode_to_client(ActionResponse(job.id, output))
-        except EncodeError as error:
-            logger.error("%s: the result of %s cannot travel: %s", self.instance.describe(), job.action.name, error)
-            self._send(answers.error_message(internal_error(), job.id), job.id)
-            return
-        if len(payload) > self.instance.host.limits.outgoing_message:
-            self._send(answers.error_message(answers.outgoing_too_long(), job.id), job.id)
-            return
-        self._put(self.format.frame(payload), job.id)
-
-    def _answer_unsaved(self, action_id: int, error: PublicError) -> None:
-        """Instead of an answer that tells what could not be saved."""
-        message = answers.error_message(error, action_id, self.instance.ref)
-        self.outbox.put(self.format.frame(self.format.codec.encode_to_client(message)))
-
-    def _put(self, frame: bytes, action_id: int | None = None) -> None:
-        """Send a frame once what it tells is saved: the answer to a call, or one that is not sent if that fails."""
-        if self.instance.gate is None:
-            self.outbox.put(frame)
-        else:
-            refuse = None if action_id is None else partial(self._answer_unsaved, action_id)
-            self.instance.gate.hold(partial(self.outbox.put, frame), refuse, boxes=(self.outbox,))
-
-    def _out(self, step: Callable[[], object]) -> None:
-        """Do it in order with what waits for the store."""
-        if self.instance.gate is None:
-            step()
-        else:
-            self.instance.gate.hold(step, boxes=(self.outbox,))
+        if not self._ended:
+            self.replies.answer(job.id, output, job.action.name)
 
     def answer_error(self, action_id: int, error: PublicError, job: ActionJob | None = None) -> None:
         """The error of a call. The connection goes on."""
         if job is not None:
             self._settle(job)
         if not self._ended:
-            message = answers.error_message(error, action_id, self.instance.ref)
-            self._send(message, action_id)
+            self.replies.answer_error(action_id, error)
 
     def _settle(self, job: ActionJob) -> None:
         self._charge(-1, -job.size)
         if self._calls.get(job.id) is job:
             del self._calls[job.id]
-
-    def _send(self, message: ToClient, action_id: int | None = None) -> None:
-        codec = self.format.codec
-        try:
-            payload = codec.encode_to_client(message)
-        except EncodeError as error:
-            logger.error("%s: the metadata of an error cannot travel: %s", self.instance.describe(), error)
-            payload = b""
-        if not payload or len(payload) > self.instance.host.limits.outgoing_message:
-            assert isinstance(message, Error)  # all others were measured before
-            short = Error(message.group, message.code, message.message[:1000], UNDEFINED, message.action_id)
-            payload = codec.encode_to_client(short)
-        self._put(self.format.frame(payload), action_id)
-
-    def _send_extension(self, message: extension.ExtensionToClient) -> None:
-        self._put(self.format.extension_frame(extension.encode(message)))
-
-    def _send_control_message(self, message: extension.ExtensionToClient) -> None:
-        self.outbox.put_control(self.format.extension_frame(extension.encode(message)))
 
     def _dropped_frame(self, event: str, count: int) -> bytes:
         """Tells the client that events gave way: RivetKit's clients by an event of this name."""
@@ -585,98 +533,23 @@ class Session:
         told = EventMessage("trivet.dropped", [{"event": event, "count": count}])
         return self.format.frame(self.format.codec.encode_to_client(told))
 
-    # -- counting -----------------------------------------------------------------------------------------------------
+    # -- subscriptions: see subscribing.py ----------------------------------------------------------------------------
 
-    def _count(self) -> None:
-        """One more counted message of the client is here; tell it now and then."""
-        self._received += 1
-        if self._received - self._acknowledged >= ACKNOWLEDGE_AFTER:
-            self._acknowledge()
-        elif self._ack_timer is None and not self._ended:
-            self._ack_timer = self.instance.host.timers.call_later(ACKNOWLEDGE_WITHIN, self._acknowledge)
-
-    def _acknowledge(self) -> None:
-        self._cancel_ack()
-        if not self._ended and not self.outbox.detached:
-            self._acknowledged = self._received
-            self._send_control_message(extension.Ack(self._received))
-
-    def _cancel_ack(self) -> None:
-        if self._ack_timer is not None:
-            self._ack_timer.cancel()
-            self._ack_timer = None
-
-    # -- subscriptions ------------------------------------------------------------------------------------------------
-
-    def _subscribe(self, message: SubscriptionRequest | extension.Subscribe) -> bool:
-        """Put a subscription in force. False while its hook decides; the messages behind it wait for that."""
-        if self._ended:
-            return True
-        if isinstance(message, SubscriptionRequest):
-            name, answer_to = message.event_name, None
-            if not message.subscribe:
-                self.instance.emitter.unsubscribe(self, name)
-                return True
-        else:
-            name, answer_to = message.event, message.id
-        if name in self.subscriptions:
-            self._subscribed(name, answer_to)
-            return True
-        event = self.instance.definition.events.get(name)
-        error = self._subscription_error(event)
-        if error is not None:
-            self._refuse_subscription(error, answer_to)
-            return answer_to is not None
-        if event is None or event.subscribe_hook is None:
-            self._subscribed(name, answer_to)
-            return True
-        self._starting = True
+    def decide(self, ask: Callable[[], Awaitable[None]]) -> None:
+        """Let a hook decide. The messages behind it wait, and a stop too: until then this connection has not left."""
         decided = trio.Event()
-        self.instance.run_outside(decided.wait)  # a stop waits too: until then this connection has not left
-        self._scope.start_soon(self._ask, event, event.subscribe_hook, answer_to, decided)
-        return False
+        self._starting = True
+        self.instance.run_outside(decided.wait)
+        self._scope.start_soon(self._decide, ask, decided)
 
-    def _subscription_error(self, event: EventDefinition | None) -> PublicError | None:
-        if len(self.subscriptions) >= self.instance.host.limits.subscriptions:
-            return PublicError("connection", "too_many_subscriptions", "Too many subscriptions on this connection")
-        if event is None and self.instance.definition.options.strict:
-            return PublicError("actor", "event_not_found", "The actor has no such event")
-        return None
-
-    async def _ask(
-        self, event: EventDefinition, hook: Callable[[Any, Any], Any], answer_to: int | None, decided: trio.Event
-    ) -> None:
-        instance = self.instance
+    async def _decide(self, ask: Callable[[], Awaitable[None]], decided: trio.Event) -> None:
         try:
-            with instance.caused_by(self.conn, self._chain):
-                allowed = await with_timeout(
-                    instance.connect_hook_timeout, "can_subscribe", lambda: hook(instance.actor, self.conn)
-                )
-            if allowed is not True:
-                raise answers.forbidden()
-            if not self._ended:
-                self._subscribed(event.name, answer_to)
-        except Exception as exc:
-            error = instance.public(exc, f"can_subscribe of {event.name}", self.conn)
-            self._refuse_subscription(error, answer_to)
+            with self.instance.caused_by(self.conn, self._chain):
+                await ask()
         finally:  # also when the client has left: the calls behind it go on
             self._starting = False
             self._advance()
             decided.set()
-
-    def _subscribed(self, name: str, answer_to: int | None) -> None:
-        if name not in self.subscriptions:
-            self.instance.emitter.subscribe(self, name)
-        if answer_to is not None:
-            self._send_extension(extension.Subscribed(answer_to))
-
-    def _refuse_subscription(self, error: PublicError, answer_to: int | None) -> None:
-        """RivetKit's clients have no frame for it: their connection ends."""
-        if answer_to is None:
-            self.protocol_error(error)
-        elif not self._ended:
-            metadata = UNDEFINED if error.metadata is None else error.metadata
-            self._send_extension(extension.Refused(answer_to, error.group, error.code, error.message, metadata))
 
     def statistics(self) -> ConnStatistics:
         """Counts, see ConnStatistics."""
