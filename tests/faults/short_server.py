@@ -5,11 +5,11 @@ python -m tests.faults.short_server FILES
 
 import resource
 import sys
-from typing import overload
 
 import trio
 
-from trivet import Actor, Event, Limits, Registry, Server, action, serve
+from tests.faults.announced import serve_announced
+from trivet import Actor, Event, Limits, Registry, action
 
 LIMITS = Limits(ping_interval=1.0, ping_timeout=4.0, close_timeout=1.0, resume_window=30.0, handshake_timeout=5.0)
 
@@ -29,18 +29,8 @@ class Counter(Actor):
         return expected
 
 
-class _Announcement:
-    @overload
-    def started(self: trio.TaskStatus[None]) -> None: ...
-    @overload
-    def started(self, value: Server) -> None: ...
-    def started(self, value: Server | None = None) -> None:
-        assert value is not None
-        print(value.port, flush=True)
-
-
 async def main() -> None:
-    await serve(Registry(Counter), port=0, limits=LIMITS, handle_signals=True, task_status=_Announcement())
+    await serve_announced(Registry(Counter), LIMITS)
 
 
 if __name__ == "__main__":

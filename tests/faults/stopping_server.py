@@ -1,11 +1,11 @@
 """The program that the tests of stopping start: prints its port, and serves until it is signalled."""
 
 import sys
-from typing import overload
 
 import trio
 
-from trivet import Actor, Event, Limits, Registry, Server, WebSocket, action, serve
+from tests.faults.announced import serve_announced
+from trivet import Actor, Event, Limits, Registry, WebSocket, action
 
 
 class Worker(Actor):
@@ -35,19 +35,9 @@ class Worker(Actor):
             await trio.sleep(1000)
 
 
-class _Announcement:
-    @overload
-    def started(self: trio.TaskStatus[None]) -> None: ...
-    @overload
-    def started(self, value: Server) -> None: ...
-    def started(self, value: Server | None = None) -> None:
-        assert value is not None
-        print(value.port, flush=True)
-
-
 async def main(grace: float) -> None:
     limits = Limits(shutdown_grace=grace, close_timeout=1.0)
-    await serve(Registry(Worker), port=0, limits=limits, handle_signals=True, task_status=_Announcement())
+    await serve_announced(Registry(Worker), limits)
 
 
 if __name__ == "__main__":
