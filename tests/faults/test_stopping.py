@@ -206,8 +206,8 @@ async def test_what_does_not_end_is_cut_off_within_the_grace() -> None:
         assert (tag, val["actionId"], val["code"]) == ("Error", ["$BigInt", str(call)], "shutdown_timeout")
         assert await peer.closed() == (1001, "ws.going_away")
         answer = await read_all(stateless)
-        assert answer.startswith(b"HTTP/1.1 503 ")
-        assert b'"stopping"' in answer
+        assert answer.startswith(b"HTTP/1.1 500 ")
+        assert b'"shutdown_timeout"' in answer
         assert await server.ended(within=40) == 0
 
 
