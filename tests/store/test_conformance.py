@@ -220,6 +220,8 @@ async def test_every_method_is_a_checkpoint(store: Store) -> None:
     with trio.testing.assert_checkpoints():
         await store.load("id-1")
     with trio.testing.assert_checkpoints():
+        await store.load_by_key("default", "room", ("1",))
+    with trio.testing.assert_checkpoints():
         await store.commit("id-1", 1, state(1))
     with trio.testing.assert_checkpoints():
         await store.destroy("id-1")

@@ -20,6 +20,7 @@ from trivet.conversion.leaves import (
 from trivet.conversion.paths import step
 from trivet.protocol.values import UNDEFINED
 
+_STORED_AS_IT_IS: Final = frozenset({str, int, bool, type(None), float})
 _SIMPLE: Final = frozenset({str, int, bool, bytes, type(None), type(UNDEFINED)})
 
 
@@ -124,25 +125,53 @@ def plain_out_stored(value: Any, _: object = None) -> Any:
 
 
 def plain_in_stored(value: Any, _: object = None) -> Any:
+    try:
+        return _in_stored(value)
+    except ValidationError:
+        return _in_stored_with_places(value)  # the same mistake, which says where it is
+
+
+def _in_stored(value: Any) -> Any:
+    # JSON makes lists and dicts of no other class, and most of what is in them is neither.
+    if value.__class__ is list:
+        return [part if part.__class__ in _STORED_AS_IT_IS else _in_stored(part) for part in value]
+    if value.__class__ is not dict:
+        return value
+    if len(value) == 1:
+        value, is_marked = _unwrapped(value)
+        if is_marked:
+            return value
+    return {key: part if part.__class__ in _STORED_AS_IT_IS else _in_stored(part) for key, part in value.items()}
+
+
+def _in_stored_with_places(value: Any) -> Any:
     if is_array(value):
-        return [part for _, part in _each(plain_in_stored, enumerate(value))]
+        return [part for _, part in _each(_in_stored_with_places, enumerate(value))]
     if not is_dict(value):
         return value
     if len(value) == 1:
-        [(name, inner)] = value.items()
-        if name == "$dict":
-            if not is_dict(inner):
-                raise mismatch("object in $dict", inner)
-            value = inner
-        elif name in _STORED_MARKERS:
-            return _STORED_MARKERS[name](inner)
-    return dict(_each(plain_in_stored, value.items()))
+        value, is_marked = _unwrapped(value)
+        if is_marked:
+            return value
+    return dict(_each(_in_stored_with_places, value.items()))
+
+
+def _unwrapped(value: dict[str, Any]) -> tuple[Any, bool]:
+    """What an object with one key stands for, and whether that is what JSON lacks, and done."""
+    [(name, inner)] = value.items()
+    if name == "$dict":
+        if not is_dict(inner):
+            raise mismatch("object in $dict", inner)
+        return inner, False
+    if name in _STORED_MARKERS:
+        return _STORED_MARKERS[name](inner), True
+    return value, False
 
 
 def _set_in_stored(inner: Any) -> set[Any]:
     if not is_array(inner):
         raise mismatch("array in $set", inner)
-    return {frozen(part) for _, part in _each(plain_in_stored, enumerate(inner))}
+    return {frozen(part) for _, part in _each(_in_stored_with_places, enumerate(inner))}
 
 
 def _undefined_in_stored(_: Any) -> Any:

@@ -6,6 +6,7 @@ what is meant. Dicts keep their order, so that a change of order is a change.
 """
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, Final
 
 from trivet.conversion.converter import Converter
@@ -77,10 +78,14 @@ class StateConverter(Converter):
         shape = self.shape(type_)
         remembering = self._remembering
 
+        @cache  # for all encoders, when the first is asked for
+        def unstructure() -> Callable[[Any], Any]:
+            return two_speeds(remembering.hook(shape), self._unstructuring[1].hook(shape))
+
+        current = remembering.current if remembering.leads(shape) else None
+
         def make_encoder() -> StateEncoder:
-            # Hooks are made once, when first asked for.
-            unstructure = two_speeds(remembering.hook(shape), self._unstructuring[1].hook(shape))
-            return StateEncoder(unstructure, remembering.current if remembering.leads(shape) else None)
+            return StateEncoder(unstructure(), current)
 
         return StateCodec(self.unstructurer_of(shape), self.structurer_of(shape), make_encoder)
 

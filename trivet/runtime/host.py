@@ -187,13 +187,14 @@ class Host:
 
     async def _find(self, address: _Address, creation: tuple[Value] | None) -> tuple[Instance, bool] | None:
         """The actor of an address, awake, and whether it is new; made with the input `creation`, if that is given."""
-        self.check(*address)
         while True:
             instance = self._by_address.get(address)
             if instance is not None:
                 if await _is_up(instance):
                     return instance, False
                 continue
+            if address[1] not in self.registry:
+                raise answers.not_registered(address[1])
             other = self._looked_up.get(address)
             if other is not None:  # one of them decides whether there is an actor
                 await other.wait()
@@ -201,8 +202,10 @@ class Host:
             looked_up = self._looked_up[address] = Once()
             try:
                 row, stored = await self._look_up(address)
-                if row is None and creation is None:
-                    return None
+                if row is None:
+                    self.check(*address)  # only here: the address of an actor that there is has been checked
+                    if creation is None:
+                        return None
                 instance = self._bring_in(row or self._new_row(address), is_new=row is None)
             finally:
                 del self._looked_up[address]

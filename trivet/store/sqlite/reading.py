@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final, cast
 
 import apsw
@@ -11,10 +12,13 @@ from trivet.store.sqlite.statements import Row, row, rows
 
 _ROW: Final = "id, namespace, name, key, created_at"
 
+_load_json: Final = json.JSONDecoder().decode
+_key_json: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
 
 def key_text(key: Sequence[str]) -> str:
     """A key as it stands in the file. There is one text for each key."""
-    text = json.dumps(key, ensure_ascii=False, separators=(",", ":"))
+    text = _key_json(key)
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -25,7 +29,8 @@ def key_text(key: Sequence[str]) -> str:
 
 def _actor_row(columns: Sequence[Any]) -> ActorRow:
     actor_id, namespace, name, key, created_at = columns
-    return ActorRow(actor_id, namespace, name, tuple(cast("list[str]", json.loads(key))), created_at)
+    parts: list[str] = _load_json(key)
+    return ActorRow(actor_id, namespace, name, tuple(parts), created_at)
 
 
 def find(connection: apsw.Connection, namespace: str, name: str, key: Sequence[str]) -> ActorRow | None:
@@ -51,6 +56,9 @@ _OF_ID: Final = f"{_OF_ACTOR} id = ?"
 _OF_KEY: Final = f"{_OF_ACTOR} namespace = ? AND name = ? AND key = ?"
 
 
+_NONE: Final[Mapping[str, bytes]] = MappingProxyType({})
+
+
 def load(connection: apsw.Connection, actor_id: str) -> Stored | None:
     return _load(connection, _OF_ID, (actor_id,))
 
@@ -63,7 +71,7 @@ def _load(connection: apsw.Connection, query: str, values: Sequence[str]) -> Sto
     found = row(connection, query, values)
     if found is None or not found[-1]:
         # Nearly always, and half the price of all three tables.
-        return None if found is None else _stored(found, {}, {})
+        return None if found is None else _stored(found, _NONE, _NONE)
     # In a transaction, so that all of it is of one moment.
     rows(connection, "BEGIN")
     try:

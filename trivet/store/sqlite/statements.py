@@ -27,7 +27,8 @@ def rows(connection: apsw.Connection, statements: str, values: Values = ()) -> l
 
 def row(connection: apsw.Connection, statement: str, values: Values = ()) -> Row | None:
     """The first row, of a statement that has one at most."""
-    return next(iter(rows(connection, statement, values)), None)
+    found = rows(connection, statement, values)
+    return found[0] if found else None
 
 
 def run_each(connection: apsw.Connection, statement: str, each: Iterable[Values]) -> None:
