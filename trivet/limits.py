@@ -102,9 +102,12 @@ class Limits:
     outbox_soft_time: float = 5.0
     outbox_hard_messages: int = 16 * KIB
     outbox_hard_bytes: int = 16 * MIB
-    """More than either waiting after a flush: 1013 `connection.too_slow` at once."""
+    """More than either waiting after a flush, or not acknowledged: 1013 `connection.too_slow` at once. trivet's client
+    acknowledges after 512 messages or 128 KiB: less than that would end sessions that read."""
     outbox_total_bytes: int = 256 * MIB
-    """All outboxes together; above it the connection that holds most ends first."""
+    """What all outboxes hold together: what waits after a flush, and what resumable sessions have not acknowledged. The
+    frame of a broadcast counts once, however many hold it, and 8 bytes for each who does. Above it the connections end
+    first whose ends free most."""
 
     def __attrs_post_init__(self) -> None:
         for field in attrs.fields(Limits):

@@ -227,6 +227,15 @@ class Story:
             self.written.append((client.seen, bytes(client.transport.received), box.statistics(), box.closing))
             if box.slot >= 0:
                 assert not box._queue
+        self.count_the_backlog()
+
+    def count_the_backlog(self) -> None:
+        """What counts is what is held: each frame once, and a reference for each that holds it."""
+        boxes = [client.session.outbox for client in self.clients]
+        held = [frame for box in boxes for frame in box.held()[0]]
+        held += [frame for shared in {box.audience for box in boxes} if shared for frame in shared._log]
+        expected = sum(map(len, {id(frame): frame for frame in held}.values())) + 8 * len(held)
+        assert boxes[0]._backlog.bytes == expected
 
     async def finish(self) -> None:
         for client in self.clients:

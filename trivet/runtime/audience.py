@@ -11,7 +11,8 @@ from collections.abc import Callable, Collection
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
-from trivet.limits import KIB, Limits
+from trivet.limits import KIB
+from trivet.runtime.backlog import Backlog
 from trivet.runtime.flush import Flusher
 from trivet.runtime.transport import BROKEN, Format
 
@@ -38,6 +39,7 @@ class Audience:
     __slots__ = (
         "_acknowledgements",
         "_at",
+        "_backlog",
         "_batch",
         "_boxes",
         "_data",
@@ -62,7 +64,7 @@ class Audience:
         "sent_bytes",
     )
 
-    def __init__(self, format: Format, names: frozenset[str], flusher: Flusher, limits: Limits) -> None:
+    def __init__(self, format: Format, names: frozenset[str], flusher: Flusher, backlog: Backlog) -> None:
         self.format = format
         self.names = names
         self.members: dict[str, Session] = {}
@@ -73,7 +75,8 @@ class Audience:
         """Frames that all who are together have got."""
         self.sent_bytes = 0
         self._flusher = flusher
-        self._limits = limits
+        self._backlog = backlog
+        self._limits = backlog.limits
         self._dirty = False
         # What has gathered since the last flush began.
         self._frames: list[bytes] = []
@@ -161,8 +164,7 @@ class Audience:
         if box.resumable:
             self._resumable -= 1
             if not self._resumable:
-                self._log.clear()
-                self._ends.clear()
+                self._forget(len(self._log))
         box.go_alone(sent, kept, size, waiting)
 
     def waiting_for(self, box: "Outbox") -> tuple[int, int]:
@@ -225,6 +227,7 @@ class Audience:
             self._at = 0
             if self._resumable:
                 self._log += self._batch
+                self._backlog.hold(self._batch)
                 self._ends += accumulate(map(len, self._batch), initial=self.sent_bytes)
                 del self._ends[-len(self._batch) - 1]  # where the first of them begins
         data, size = self._data, len(self._data)
@@ -270,6 +273,7 @@ class Audience:
             self._sweep()
         if len(self._free) > 64 and len(self._free) * 2 > len(self._boxes):
             self._close_up()
+        self._backlog.judge()
 
     # -- what is not acknowledged -------------------------------------------------------------------------------------
 
@@ -306,8 +310,21 @@ class Audience:
                 else:
                     first = min(first, box.joined)
                     self._sweep_before(messages, size)
-        index = self._index(first)
-        del self._log[:index], self._ends[:index]
+        self._forget(self._index(first))
+
+    def _forget(self, count: int) -> None:
+        """Keep the first so many no longer."""
+        self._backlog.release(self._log[:count])
+        del self._log[:count], self._ends[:count]
+
+    def trim(self) -> None:
+        """Keep only what somebody has to."""
+        if self._resumable and self._batch is None:
+            self._sweep()
+
+    def share_of(self, box: "Outbox") -> float:
+        """A part of what is kept for it and others."""
+        return self.sent_bytes_to(box) / self._resumable if box.resumable else 0.0
 
     def _sweep_before(self, messages: int, size: int) -> None:
         """See to a sweep before one who keeps so much is over its hard bound."""

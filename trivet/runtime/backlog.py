@@ -1,31 +1,93 @@
-"""What all outboxes of a host hold back together."""
+"""What all outboxes of a host hold together."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Final
+from weakref import WeakSet
 
 from trivet.limits import Limits
 
 if TYPE_CHECKING:
     from trivet.runtime.outbox import Outbox
 
+# A frame costs each that holds it a reference, also where the frame itself is shared.
+_REFERENCE: Final = 8
+# What is looked at of an outbox, to estimate how much its end would free.
+_SAMPLE: Final = 64
+
 
 class Backlog:
-    """What all outboxes of a host hold back after their flushes, and who holds most of it."""
+    """The frames that all outboxes of a host hold: what waits after their flushes, and what is not acknowledged.
+
+    A broadcast is one frame for all its recipients, and counts once for all who hold it, with a reference for each.
+    """
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.bytes = 0
+        """What all of it takes."""
         self.outboxes: dict[Outbox, None] = {}
+        """Those in which something waits."""
+        self.resumable: WeakSet[Outbox] = WeakSet()
+        """Those that keep what is not acknowledged."""
         self.dropped = 0
         """Events that were dropped by their policy, since the start."""
         self.ended = 0
         """Connections that were ended for their slowness, since the start."""
+        self._limit = limits.outbox_total_bytes
+        self._holders: dict[int, int] = {}  # how many hold a frame, by its id, which is its own as long as it is held
+        self._relieving = False
 
-    def update(self, outbox: "Outbox", change: int) -> None:
-        """Account for a change; above the limit, end the largest connections until it holds again."""
-        self.bytes += change
-        while self.bytes > self.limits.outbox_total_bytes:
+    def hold(self, frames: Sequence[bytes]) -> None:
+        """Somebody holds these from now on, and calls `release` with them once."""
+        holders, size = self._holders, len(frames) * _REFERENCE
+        for frame in frames:
+            key = id(frame)
+            others = holders.get(key, 0)
+            holders[key] = others + 1
+            if not others:
+                size += len(frame)
+        self.bytes += size
+
+    def release(self, frames: Iterable[bytes]) -> None:
+        """One who held these holds them no longer."""
+        holders, size = self._holders, 0
+        for frame in frames:
+            key = id(frame)
+            others = holders[key] - 1
+            size += _REFERENCE
+            if others:
+                holders[key] = others
+            else:
+                del holders[key]
+                size += len(frame)
+        self.bytes -= size
+
+    def judge(self) -> None:
+        """Above the limit, end the connections whose ends free most until it holds again."""
+        if self.bytes <= self._limit or self._relieving:
+            return
+        self._relieving = True
+        try:
+            boxes = dict.fromkeys([*self.outboxes, *self.resumable])
+            for audience in {box.audience for box in boxes}:
+                if audience is not None:
+                    audience.trim()
             # Those that end already keep only what could not be dropped.
-            live = [box for box in self.outboxes if not box.closing]
-            if not live:
-                break
-            max(live, key=lambda box: box.backlog).too_slow()
+            shares = {box: self._share(box) for box in boxes if not box.closing}
+            for box in sorted(shares, key=shares.__getitem__, reverse=True):
+                if self.bytes <= self._limit:
+                    return
+                audience = box.audience
+                box.too_slow()
+                if audience is not None:
+                    audience.trim()
+        finally:
+            self._relieving = False
+
+    def _share(self, box: "Outbox") -> float:
+        """About what its end would free: of a frame that others hold too, a part."""
+        frames, shared = box.held()
+        step = len(frames) // _SAMPLE + 1
+        sample = frames[::step]
+        parts = sum(len(frame) / self._holders.get(id(frame), 1) for frame in sample)
+        return shared + (parts / len(sample) + _REFERENCE) * len(frames) if sample else shared

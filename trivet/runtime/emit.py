@@ -131,7 +131,7 @@ class Emitter:
             return
         audience = self._audiences.get((session.format, names))
         if audience is None:
-            audience = Audience(session.format, names, self._flusher, self._limits)
+            audience = Audience(session.format, names, self._flusher, self._backlog)
             self._audiences[session.format, names] = audience
             for name in names:
                 self._by_event.setdefault(name, {})[audience] = None

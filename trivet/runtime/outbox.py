@@ -6,7 +6,7 @@ queued for every recipient. Nothing is written until the emitter is about to wai
 gathered for it in one non-blocking send, and a writer task is started only for what the transport did not take.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import attrs
@@ -19,6 +19,7 @@ from trivet.runtime.flush import Flusher
 from trivet.runtime.frames import Control, Droppable
 from trivet.runtime.logs import logger
 from trivet.runtime.queue import CHUNK, FrameQueue
+from trivet.runtime.retained import Retained
 from trivet.runtime.scope import TaskScope
 from trivet.runtime.timers import TimerHandle, Timers
 from trivet.runtime.transport import BROKEN, Format, Transport
@@ -56,21 +57,17 @@ class Outbox(FrameQueue, SendChannel[bytes]):
 
     __slots__ = (
         "__weakref__",
-        "_acknowledged",
-        "_claimed",
         "_closing",
-        "_ever_sent",
         "_on_broken",
         "_on_too_slow",
         "_own",
+        "_retained",
         "_room",
         "_scope",
         "_sent",
         "_slow_timer",
         "_timers",
         "_transport",
-        "_unacknowledged",
-        "_unacknowledged_bytes",
         "_writing",
         "audience",
         "backlog",
@@ -112,12 +109,9 @@ class Outbox(FrameQueue, SendChannel[bytes]):
         self._sent = 0
         self._slow_timer: TimerHandle | None = None
         self._room: trio.Event | None = None
-        # Of a resumable outbox: counted frames that were sent, and how many before them are acknowledged.
-        self._unacknowledged: list[bytes] = []
-        self._unacknowledged_bytes = 0
-        self._acknowledged = 0
-        self._claimed = 0
-        self._ever_sent = 0
+        self._retained = None if on_broken is None else Retained(backlog)
+        if on_broken is not None:
+            backlog.resumable.add(self)
 
     # -- in -----------------------------------------------------------------------------------------------------------
 
@@ -159,6 +153,7 @@ class Outbox(FrameQueue, SendChannel[bytes]):
         """Queue a frame of the transport's own before all others, and see to a flush."""
         self._part()
         self._places = None
+        self._release(len(self._queue))
         self._queue.insert(0, Control(frame))
         self._queued_bytes += len(frame)
         self._mark()
@@ -205,13 +200,15 @@ class Outbox(FrameQueue, SendChannel[bytes]):
     @property
     def resumable(self) -> bool:
         """Whether it keeps what is not acknowledged."""
-        return self._on_broken is not None
+        return self._retained is not None
 
     @property
     def kept(self) -> tuple[int, int]:
         """How many frames, and bytes, were sent and are not acknowledged."""
-        messages, size = len(self._unacknowledged), self._unacknowledged_bytes
-        if self.slot >= 0 and self._on_broken is not None:
+        if self._retained is None:
+            return 0, 0
+        messages, size = len(self._retained.frames), self._retained.size
+        if self.slot >= 0:
             assert self.audience is not None
             messages += self.audience.sent_to(self)
             size += self.audience.sent_bytes_to(self)
@@ -226,8 +223,10 @@ class Outbox(FrameQueue, SendChannel[bytes]):
             and audience.idle
             and transport is not None
             and not (self._queue or self._writing or self._closing or self.backlog)
-            and len(self._unacknowledged) <= self._soft_messages
-            and self._unacknowledged_bytes <= self._soft_bytes
+            and (
+                self._retained is None
+                or (len(self._retained.frames) <= self._soft_messages and self._retained.size <= self._soft_bytes)
+            )
         ):
             audience.join(self, transport.send_nowait)
 
@@ -240,9 +239,8 @@ class Outbox(FrameQueue, SendChannel[bytes]):
         """Its audience parts from it, having sent so many frames to it; `waiting` have not been sent."""
         self.slot = -1
         self._sent += sent
-        if self._on_broken is not None:
-            self._unacknowledged.extend(kept)
-            self._unacknowledged_bytes += size
+        if self._retained is not None:
+            self._retained.extend(kept, size)
         if waiting:
             self._queue.extend(waiting)
             size = sum(map(len, waiting))
@@ -269,7 +267,8 @@ class Outbox(FrameQueue, SendChannel[bytes]):
     @property
     def _perhaps_received(self) -> int:
         # While away, the client counts on from what it has, which is known when it returns: what it may have stays.
-        return self._ever_sent - self._acknowledged if self._transport is None else 0
+        retained = self._retained
+        return 0 if retained is None or self._transport is not None else retained.ever_sent - retained.acknowledged
 
     def _make_room(self, frame: bytes) -> bool:
         """Let droppable events give way. False when the frame itself has to."""
@@ -295,18 +294,20 @@ class Outbox(FrameQueue, SendChannel[bytes]):
 
     def detach(self) -> None:
         """Go on without a transport. What was sent and not acknowledged is queued again, in its place."""
+        retained = self._retained
+        assert retained is not None
         self._part()
-        self._ever_sent = self._most_received()
+        retained.ever_sent = self._most_received()
         transport, self._transport = self._transport, None
         self._writing = False  # who writes to the old transport finds that it is no longer the one
         self._cancel_slow_timer()
+        self._release(len(self._queue))
         unsent = [frame for frame in self._queue if not isinstance(frame, Control)]
-        self._queue = [*self._unacknowledged, *unsent]
+        self._queue = [*retained.take_all(), *unsent]
         self._places = None
         self._droppable = sum(frame.__class__ is Droppable for frame in self._queue)
         self._queued_bytes = sum(map(len, self._queue))
-        self._unacknowledged.clear()
-        self._unacknowledged_bytes = self._head_sent = self._in_flight = 0
+        self._head_sent = self._in_flight = 0
         if transport is not None:
             transport.abort()
         self._note_backlog()
@@ -314,59 +315,50 @@ class Outbox(FrameQueue, SendChannel[bytes]):
 
     def attach(self, transport: Transport, received: int) -> bool:
         """Go on with another transport, after the `received` first counted frames. False when that cannot be."""
+        retained = self._retained
         self._part()
-        most = self._ever_sent if self._transport is None else self._most_received()
-        if self._closing or not self._acknowledged <= received <= most:
+        if retained is None or self._closing:
+            return False
+        most = retained.ever_sent if self._transport is None else self._most_received()
+        if not retained.acknowledged <= received <= most:
             return False
         if self._transport is not None:
             self.detach()
-        count = received - self._acknowledged
+        count = received - retained.acknowledged
+        self._release(count)
         for frame in self._queue[:count]:
             self._queued_bytes -= len(frame)
             self._droppable -= frame.__class__ is Droppable
         del self._queue[:count]
         self._places = None
-        self._acknowledged = self._claimed = received
+        retained.begin_with(received)
         self._transport = transport
         self._note_backlog()
         return True
 
     def acknowledge(self, received: int) -> bool:
         """The client has so many counted frames in all. False when it cannot have."""
-        if not self._acknowledged <= received <= self._most_received():
+        retained = self._retained
+        if retained is None or not retained.acknowledged <= received <= self._most_received():
             return False
-        self._claimed = received
-        self._forget_claimed()
-        together = received - self._acknowledged
+        together = retained.claim(received)
         if together and self.slot >= 0:
             assert self.audience is not None
             self._sent += together
-            self._acknowledged = received
+            retained.begin_with(received)
             self.audience.acknowledged(self, together)
         return True
 
     def _most_received(self) -> int:
         """How many counted frames the client can have: also those of a send that has not returned."""
+        retained = self._retained
+        assert retained is not None
         if self.slot >= 0:
             assert self.audience is not None
             on_their_way = self.audience.sent_to(self)
         else:
             on_their_way = sum(frame.__class__ is not Control for frame in self._begun())
-        return self._acknowledged + len(self._unacknowledged) + on_their_way
-
-    def _forget_claimed(self) -> None:
-        count = min(self._claimed - self._acknowledged, len(self._unacknowledged))
-        self._unacknowledged_bytes -= sum(map(len, self._unacknowledged[:count]))
-        del self._unacknowledged[:count]
-        self._acknowledged += count
-
-    def _retain(self, sent: Iterable[bytes]) -> None:
-        for frame in sent:
-            if frame.__class__ is not Control:
-                self._unacknowledged.append(frame)
-                self._unacknowledged_bytes += len(frame)
-        if self._claimed > self._acknowledged:
-            self._forget_claimed()
+        return retained.acknowledged + len(retained.frames) + on_their_way
 
     # -- ends ---------------------------------------------------------------------------------------------------------
 
@@ -393,6 +385,7 @@ class Outbox(FrameQueue, SendChannel[bytes]):
             self.break_()
             return
         self._part()
+        self._release(len(self._queue))
         self._queue = list(self._begun())
         self._places = None
         self._droppable = sum(frame.__class__ is Droppable for frame in self._queue)
@@ -403,6 +396,7 @@ class Outbox(FrameQueue, SendChannel[bytes]):
 
     def _begin_close(self) -> None:
         self._closing = True
+        self._forget_retained()
         self._cancel_slow_timer()
         self._wake_senders()
         self._slow_timer = self._timers.call_later(self._limits.close_timeout, self._abort)
@@ -411,14 +405,22 @@ class Outbox(FrameQueue, SendChannel[bytes]):
         """The transport is gone for good: drop everything."""
         self._part()
         self._closing = True
+        self._release(len(self._queue))
         self._queue.clear()
         self._places = None
-        self._unacknowledged.clear()
-        self._droppable = self._queued_bytes = self._unacknowledged_bytes = self._unflushed = self._head_sent = 0
+        self._forget_retained()
+        self._droppable = self._queued_bytes = self._unflushed = self._head_sent = 0
         self._note_backlog()
         self._cancel_slow_timer()
         self._wake_senders()
         self._abort()
+
+    def _forget_retained(self) -> None:
+        """Nobody will go on with it."""
+        if self._retained is not None:
+            self._retained.take_all()
+            self._retained = None
+            self._backlog.resumable.discard(self)
 
     def _abort(self) -> None:
         if self._transport is not None:
@@ -449,6 +451,8 @@ class Outbox(FrameQueue, SendChannel[bytes]):
             self._own = False  # perhaps there will be more of it: next time
         elif self.audience is not None:
             self.rejoin()
+        if self._retained is not None:
+            self._backlog.judge()
         return False
 
     def _flush(self) -> None:
@@ -468,7 +472,12 @@ class Outbox(FrameQueue, SendChannel[bytes]):
                 all_taken = taken == self._queued_bytes
                 self._consume(taken)
                 if all_taken and not self._closing:
-                    if self.backlog or self._room is not None or len(self._unacknowledged) > self._soft_messages:
+                    retained = self._retained
+                    if (
+                        self.backlog
+                        or self._room is not None
+                        or (retained is not None and len(retained.frames) > self._soft_messages)
+                    ):
                         self._note_backlog()
                         self.judge()
                     return
@@ -487,7 +496,7 @@ class Outbox(FrameQueue, SendChannel[bytes]):
             return
         if self._closing and not self._queue:
             self._finished(transport)
-        elif self._writing or self.backlog or self._unacknowledged:
+        elif self._writing or self.backlog or self._retained is not None:
             self._note_backlog()
             self.judge()
 
@@ -495,8 +504,10 @@ class Outbox(FrameQueue, SendChannel[bytes]):
         queue = self._queue
         if taken == self._queued_bytes:
             self._sent += len(queue)
-            if self._on_broken is not None:
-                self._retain(queue)
+            if self._retained is not None:
+                self._retained.add(queue)
+            if self._held:
+                self._release(len(queue))
             queue.clear()
             self._places = None
             self._queued_bytes = self._head_sent = self._droppable = 0
@@ -510,8 +521,9 @@ class Outbox(FrameQueue, SendChannel[bytes]):
             taken -= len(frame)
             count += 1
             self._droppable -= frame.__class__ is Droppable
-        if self._on_broken is not None:
-            self._retain(queue[:count])
+        if self._retained is not None:
+            self._retained.add(queue[:count])
+        self._release(count)
         del queue[:count]
         if self._places is not None:
             self._places.remove(0, count)
@@ -547,22 +559,30 @@ class Outbox(FrameQueue, SendChannel[bytes]):
     # -- bounds -------------------------------------------------------------------------------------------------------
 
     def _note_backlog(self) -> None:
-        change = self._queued_bytes - self.backlog
-        if change:
+        self._hold()
+        if self._queued_bytes != self.backlog:
             self.backlog = self._queued_bytes
             if self.backlog:
                 self._backlog.outboxes[self] = None
             else:
                 self._backlog.outboxes.pop(self, None)
-            self._backlog.update(self, change)
+        self._backlog.judge()
+
+    def held(self) -> tuple[list[bytes], float]:
+        """The frames that count for it in the backlog, and its part of what its audience keeps, in bytes."""
+        frames = self._queue[: self._held]
+        if self._retained is not None:
+            frames += self._retained.frames
+        return frames, 0.0 if self.slot < 0 or self.audience is None else self.audience.share_of(self)
 
     def judge(self) -> None:
         """After a flush: hold it to its bounds."""
         if self._closing:
             return
         limits = self._limits
-        messages = len(self._queue) + len(self._unacknowledged)
-        size = self._queued_bytes + self._unacknowledged_bytes
+        messages, size = self.kept
+        messages += len(self._queue)
+        size += self._queued_bytes
         if messages > limits.outbox_hard_messages or size > limits.outbox_hard_bytes:
             self.too_slow()
         elif not self.full:

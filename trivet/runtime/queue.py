@@ -28,6 +28,7 @@ class FrameQueue:
         "_dropped_frame",
         "_flusher",
         "_head_sent",
+        "_held",
         "_in_flight",
         "_in_flight_frames",
         "_limits",
@@ -49,6 +50,7 @@ class FrameQueue:
         self._queue: list[bytes] = []  # mostly empty, and an empty deque is 15 times as large
         self._queued_bytes = 0
         self._head_sent = 0
+        self._held = 0  # how many of the first count in the backlog
         self._in_flight = 0  # bytes that a writer task is sending
         self._in_flight_frames = 0
         self._places: Places | None = None  # while something gives way
@@ -156,13 +158,34 @@ class FrameQueue:
         else:
             first = min(index, at)  # what is dropped later may have stood before
             other = max(index, at)
+            if other < self._held:
+                self._held -= 1
+                self._backlog.release(queue[other : other + 1])
             del queue[other]
             places.remove(other)
         if first is None:
             queue.append(marker)
-        else:
-            queue[first] = marker
-            places.mark(event, first)
+            return
+        if first < self._held:
+            self._backlog.release(queue[first : first + 1])
+            self._backlog.hold((marker,))
+        queue[first] = marker
+        places.mark(event, first)
+
+    # -- what counts in the backlog -----------------------------------------------------------------------------------
+
+    def _hold(self) -> None:
+        """All that is queued counts from now on."""
+        if self._held < len(self._queue):
+            self._backlog.hold(self._queue[self._held :])
+            self._held = len(self._queue)
+
+    def _release(self, count: int) -> None:
+        """So many of the first are about to leave the queue."""
+        count = min(count, self._held)
+        if count:
+            self._backlog.release(self._queue[:count])
+            self._held -= count
 
     # -- on the way out -----------------------------------------------------------------------------------------------
 
