@@ -27,10 +27,14 @@ def key_text(key: Sequence[str]) -> str:
     return text
 
 
+def _key(text: str) -> tuple[str, ...]:
+    parts: list[str] = _load_json(text)
+    return tuple(parts)
+
+
 def _actor_row(columns: Sequence[Any]) -> ActorRow:
     actor_id, namespace, name, key, created_at = columns
-    parts: list[str] = _load_json(key)
-    return ActorRow(actor_id, namespace, name, tuple(parts), created_at)
+    return ActorRow(actor_id, namespace, name, _key(key), created_at)
 
 
 def find(connection: apsw.Connection, namespace: str, name: str, key: Sequence[str]) -> ActorRow | None:
@@ -63,15 +67,17 @@ def load(connection: apsw.Connection, actor_id: str) -> Stored | None:
     return _load(connection, _OF_ID, (actor_id,))
 
 
-def load_by_key(connection: apsw.Connection, namespace: str, name: str, key: Sequence[str]) -> Stored | None:
-    return _load(connection, _OF_KEY, (namespace, name, key_text(key)))
+def load_by_key(connection: apsw.Connection, namespace: str, name: str, key: tuple[str, ...]) -> Stored | None:
+    return _load(connection, _OF_KEY, (namespace, name, key_text(key)), key)
 
 
-def _load(connection: apsw.Connection, query: str, values: Sequence[str]) -> Stored | None:
+def _load(
+    connection: apsw.Connection, query: str, values: Sequence[str], key: tuple[str, ...] | None = None
+) -> Stored | None:
     found = row(connection, query, values)
     if found is None or not found[-1]:
         # Nearly always, and half the price of all three tables.
-        return None if found is None else _stored(found, _NONE, _NONE)
+        return None if found is None else _stored(found, _NONE, _NONE, key)
     # In a transaction, so that all of it is of one moment.
     rows(connection, "BEGIN")
     try:
@@ -81,16 +87,20 @@ def _load(connection: apsw.Connection, query: str, values: Sequence[str]) -> Sto
         of_actor = (found[-2],)
         connections = rows(connection, "SELECT id, CAST(data AS BLOB) FROM connections WHERE actor = ?", of_actor)
         schedules = rows(connection, "SELECT id, CAST(data AS BLOB) FROM schedules WHERE actor = ?", of_actor)
-        return _stored(found, dict(connections), dict(schedules))
+        return _stored(found, dict(connections), dict(schedules), key)
     finally:
         # Some errors have ended it already.
         if connection.in_transaction:
             rows(connection, "COMMIT")
 
 
-def _stored(found: Row, connections: Mapping[str, bytes], schedules: Mapping[str, bytes]) -> Stored:
-    *who, generation, version, state, _, _ = found
-    return Stored(_actor_row(who), generation, state, version or 0, connections, schedules)
+def _stored(
+    found: Row, connections: Mapping[str, bytes], schedules: Mapping[str, bytes], key: tuple[str, ...] | None
+) -> Stored:
+    """`key`: the actor's, where it is known."""
+    actor_id, namespace, name, text, created_at, generation, version, state, _, _ = found
+    who = ActorRow(actor_id, namespace, name, _key(text) if key is None else key, created_at)
+    return Stored(who, generation, state, version or 0, connections, schedules)
 
 
 def list_actors(
