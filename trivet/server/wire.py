@@ -113,8 +113,8 @@ class Wire:
 
 def _file(stream: trio.abc.Stream) -> io.FileIO | None:
     """A file that shares the socket's descriptor, and leaves it open when it is closed."""
-    # Trio has set TCP_NOTSENT_LOWAT to 16 KiB, which is left so. For a peer that does not read the kernel takes 20 to 175
-    # kB then, by the peer's own buffer, and what is over waits in the outbox, where it is counted and may give way.
+    # Trio has set TCP_NOTSENT_LOWAT to 16 KiB, which is left so. For a peer that does not read the kernel then takes 20
+    # to 175 kB, by the peer's own buffer, and what is over waits in the outbox, where it is counted and may give way.
     # Without it the kernel takes 3 to 4 MB first (64 KiB: 70 to 220 kB). A fan-out to 1,000 that read costs the same
     # with either: 10.4 and 10.3 us of CPU for a delivery at 1 event in flight, 0.76 and 0.76 at 64 (Linux 6.18).
     if not _NONBLOCKING or not isinstance(stream, trio.SocketStream) or stream.socket.fileno() < 0:
