@@ -17,6 +17,7 @@ from trivet.runtime.flush import Flusher
 from trivet.runtime.transport import BROKEN, Format
 
 if TYPE_CHECKING:
+    from trivet.runtime.bounds import BoundedQueue
     from trivet.runtime.outbox import Outbox
     from trivet.runtime.session import Session
 
@@ -167,18 +168,18 @@ class Audience:
                 self._forget(len(self._log))
         box.go_alone(sent, kept, size, waiting)
 
-    def waiting_for(self, box: "Outbox") -> tuple[int, int]:
+    def waiting_for(self, box: "BoundedQueue") -> tuple[int, int]:
         """How many frames, and bytes, have gathered for one who is together."""
         if self._batch is not None and box.slot >= self._at:
             return len(self._frames) + len(self._batch), self._size + len(self._data)
         return len(self._frames), self._size
 
-    def sent_to(self, box: "Outbox") -> int:
+    def sent_to(self, box: "BoundedQueue") -> int:
         """How many frames one who is together has got since it joined."""
         has = len(self._batch) if self._batch is not None and box.slot < self._at else 0
         return self.sent + has - box.joined
 
-    def sent_bytes_to(self, box: "Outbox") -> int:
+    def sent_bytes_to(self, box: "BoundedQueue") -> int:
         """How many bytes of them."""
         has = len(self._data) if self._batch is not None and box.slot < self._at else 0
         return self.sent_bytes + has - box.joined_bytes
@@ -277,7 +278,7 @@ class Audience:
 
     # -- what is not acknowledged -------------------------------------------------------------------------------------
 
-    def acknowledged(self, box: "Outbox", count: int) -> None:
+    def acknowledged(self, box: "BoundedQueue", count: int) -> None:
         """One who is together and resumable need not keep the first so many of what it got since it joined."""
         box.joined += count
         box.joined_bytes = self._ends[self._index(box.joined) - 1]
@@ -322,7 +323,7 @@ class Audience:
         if self._resumable and self._batch is None:
             self._sweep()
 
-    def share_of(self, box: "Outbox") -> float:
+    def share_of(self, box: "BoundedQueue") -> float:
         """A part of what is kept for it and others."""
         return self.sent_bytes_to(box) / self._resumable if box.resumable else 0.0
 

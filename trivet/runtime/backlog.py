@@ -7,7 +7,7 @@ from weakref import WeakSet
 from trivet.limits import Limits
 
 if TYPE_CHECKING:
-    from trivet.runtime.outbox import Outbox
+    from trivet.runtime.bounds import BoundedQueue
 
 # A frame costs each that holds it a reference, also where the frame itself is shared.
 _REFERENCE: Final = 8
@@ -25,9 +25,9 @@ class Backlog:
         self.limits = limits
         self.bytes = 0
         """What all of it takes."""
-        self.outboxes: dict[Outbox, None] = {}
+        self.outboxes: dict[BoundedQueue, None] = {}
         """Those in which something waits."""
-        self.resumable: WeakSet[Outbox] = WeakSet()
+        self.resumable: WeakSet[BoundedQueue] = WeakSet()
         """Those that keep what is not acknowledged."""
         self.dropped = 0
         """Events that were dropped by their policy, since the start."""
@@ -84,7 +84,7 @@ class Backlog:
         finally:
             self._relieving = False
 
-    def _share(self, box: "Outbox") -> float:
+    def _share(self, box: "BoundedQueue") -> float:
         """About what its end would free: of a frame that others hold too, a part."""
         frames, shared = box.held()
         step = len(frames) // _SAMPLE + 1

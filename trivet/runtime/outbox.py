@@ -7,43 +7,23 @@ gathered for it in one non-blocking send, and a writer task is started only for 
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
-import attrs
 import trio
 from trio.abc import SendChannel
 
 from trivet.runtime.audience import FLUSH_AT
 from trivet.runtime.backlog import Backlog
+from trivet.runtime.bounds import BoundedQueue, OutboxStatistics
 from trivet.runtime.flush import Flusher
 from trivet.runtime.frames import Control, Droppable
 from trivet.runtime.logs import logger
-from trivet.runtime.queue import CHUNK, FrameQueue
-from trivet.runtime.retained import Retained
+from trivet.runtime.queue import CHUNK
 from trivet.runtime.scope import TaskScope
-from trivet.runtime.timers import TimerHandle, Timers
+from trivet.runtime.timers import Timers
 from trivet.runtime.transport import BROKEN, Format, Transport
 
-if TYPE_CHECKING:
-    from trivet.runtime.audience import Audience
 
-
-@attrs.frozen
-class OutboxStatistics:
-    """`queued_*` wait in this process; what the kernel holds is not counted. `sent_messages` were taken by it whole.
-
-    `unacknowledged` were sent and are kept until a resumable session's client has them; `dropped` events gave way to
-    later ones by their overflow policy.
-    """
-
-    queued_messages: int
-    queued_bytes: int
-    sent_messages: int
-    unacknowledged: int = 0
-    dropped: int = 0
-
-
-class Outbox(FrameQueue, SendChannel[bytes]):
+class Outbox(BoundedQueue, SendChannel[bytes]):
     """A bounded send channel of complete frames.
 
     `put` never waits and never fails for a live connection; the bounds are judged after a flush, so that a burst
@@ -55,27 +35,7 @@ class Outbox(FrameQueue, SendChannel[bytes]):
     and goes on without one; `attach` gives it another, beginning with what that client does not have.
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_closing",
-        "_on_broken",
-        "_on_too_slow",
-        "_own",
-        "_retained",
-        "_room",
-        "_scope",
-        "_sent",
-        "_slow_timer",
-        "_timers",
-        "_transport",
-        "_writing",
-        "audience",
-        "backlog",
-        "format",
-        "joined",
-        "joined_bytes",
-        "slot",
-    )
+    __slots__ = ("_on_broken", "_own", "_scope", "_writing", "format")
 
     def __init__(
         self,
@@ -90,28 +50,20 @@ class Outbox(FrameQueue, SendChannel[bytes]):
         dropped_frame: Callable[[str, int], bytes],
         on_broken: Callable[[], None] | None = None,
     ) -> None:
-        super().__init__(flusher, backlog, dropped_frame)
+        super().__init__(
+            transport,
+            flusher=flusher,
+            backlog=backlog,
+            timers=timers,
+            on_too_slow=on_too_slow,
+            dropped_frame=dropped_frame,
+            resumable=on_broken is not None,
+        )
         self.format = format
-        self.backlog = 0
-        self.audience: Audience | None = None
-        self.slot = -1
-        """Its place among those together with its audience; -1 while it goes alone."""
-        self.joined = self.joined_bytes = 0
-        """What the audience had sent when it joined."""
-        self._transport: Transport | None = transport
-        self._timers = timers
         self._scope = scope
-        self._on_too_slow = on_too_slow
         self._on_broken = on_broken
         self._own = False  # whether something was put since the last flush that is not its audience's
         self._writing = False
-        self._closing = False
-        self._sent = 0
-        self._slow_timer: TimerHandle | None = None
-        self._room: trio.Event | None = None
-        self._retained = None if on_broken is None else Retained(backlog)
-        if on_broken is not None:
-            backlog.resumable.add(self)
 
     # -- in -----------------------------------------------------------------------------------------------------------
 
@@ -173,46 +125,12 @@ class Outbox(FrameQueue, SendChannel[bytes]):
         self.send_nowait(value)
         await trio.lowlevel.cancel_shielded_checkpoint()
 
-    async def wait_for_room(self) -> None:
-        """Wait until the outbox is below its soft bound, or ending."""
-        if self.full:
-            self._part()  # so that its own flush tells
-        while self.full and not self._closing:
-            if self._room is None:
-                self._room = trio.Event()
-            await self._room.wait()
-
     async def aclose(self) -> None:
         """Drop what is queued and end the transport at once."""
         self.break_()
         await trio.lowlevel.checkpoint()
 
-    @property
-    def full(self) -> bool:
-        """Whether the soft bound is reached."""
-        if self.slot >= 0:
-            assert self.audience is not None
-            return self.audience.full
-        return len(self._queue) > self._soft_messages or self._queued_bytes > self._soft_bytes
-
     # -- its audience -------------------------------------------------------------------------------------------------
-
-    @property
-    def resumable(self) -> bool:
-        """Whether it keeps what is not acknowledged."""
-        return self._retained is not None
-
-    @property
-    def kept(self) -> tuple[int, int]:
-        """How many frames, and bytes, were sent and are not acknowledged."""
-        if self._retained is None:
-            return 0, 0
-        messages, size = len(self._retained.frames), self._retained.size
-        if self.slot >= 0:
-            assert self.audience is not None
-            messages += self.audience.sent_to(self)
-            size += self.audience.sent_bytes_to(self)
-        return messages, size
 
     def rejoin(self) -> None:
         """Go together with its audience, when nothing tells them apart."""
@@ -263,12 +181,6 @@ class Outbox(FrameQueue, SendChannel[bytes]):
         self.judge()
 
     # -- overflow policies --------------------------------------------------------------------------------------------
-
-    @property
-    def _perhaps_received(self) -> int:
-        # While away, the client counts on from what it has, which is known when it returns: what it may have stays.
-        retained = self._retained
-        return 0 if retained is None or self._transport is not None else retained.ever_sent - retained.acknowledged
 
     def _make_room(self, frame: bytes) -> bool:
         """Let droppable events give way. False when the frame itself has to."""
@@ -336,36 +248,7 @@ class Outbox(FrameQueue, SendChannel[bytes]):
         self._note_backlog()
         return True
 
-    def acknowledge(self, received: int) -> bool:
-        """The client has so many counted frames in all. False when it cannot have."""
-        retained = self._retained
-        if retained is None or not retained.acknowledged <= received <= self._most_received():
-            return False
-        together = retained.claim(received)
-        if together and self.slot >= 0:
-            assert self.audience is not None
-            self._sent += together
-            retained.begin_with(received)
-            self.audience.acknowledged(self, together)
-        return True
-
-    def _most_received(self) -> int:
-        """How many counted frames the client can have: also those of a send that has not returned."""
-        retained = self._retained
-        assert retained is not None
-        if self.slot >= 0:
-            assert self.audience is not None
-            on_their_way = self.audience.sent_to(self)
-        else:
-            on_their_way = sum(frame.__class__ is not Control for frame in self._begun())
-        return retained.acknowledged + len(retained.frames) + on_their_way
-
     # -- ends ---------------------------------------------------------------------------------------------------------
-
-    @property
-    def closing(self) -> bool:
-        """Whether nothing more can be put."""
-        return self._closing
 
     def close(self, close_frame: bytes) -> None:
         """Send what is queued, then the close frame, then finish the transport; abort it if that takes too long."""
@@ -415,13 +298,6 @@ class Outbox(FrameQueue, SendChannel[bytes]):
         self._wake_senders()
         self._abort()
 
-    def _forget_retained(self) -> None:
-        """Nobody will go on with it."""
-        if self._retained is not None:
-            self._retained.take_all()
-            self._retained = None
-            self._backlog.resumable.discard(self)
-
     def _abort(self) -> None:
         if self._transport is not None:
             self._transport.abort()
@@ -435,12 +311,6 @@ class Outbox(FrameQueue, SendChannel[bytes]):
         else:
             self.detach()
             self._on_broken()
-
-    def too_slow(self) -> None:
-        """End the connection for its slowness."""
-        if not self._closing:
-            self._backlog.ended += 1
-            self._on_too_slow()
 
     # -- out ----------------------------------------------------------------------------------------------------------
 
@@ -555,60 +425,6 @@ class Outbox(FrameQueue, SendChannel[bytes]):
         self._note_backlog()
         self._cancel_slow_timer()
         transport.finish()
-
-    # -- bounds -------------------------------------------------------------------------------------------------------
-
-    def _note_backlog(self) -> None:
-        self._hold()
-        if self._queued_bytes != self.backlog:
-            self.backlog = self._queued_bytes
-            if self.backlog:
-                self._backlog.outboxes[self] = None
-            else:
-                self._backlog.outboxes.pop(self, None)
-        self._backlog.judge()
-
-    def held(self) -> tuple[list[bytes], float]:
-        """The frames that count for it in the backlog, and its part of what its audience keeps, in bytes."""
-        frames = self._queue[: self._held]
-        if self._retained is not None:
-            frames += self._retained.frames
-        return frames, 0.0 if self.slot < 0 or self.audience is None else self.audience.share_of(self)
-
-    def judge(self) -> None:
-        """After a flush: hold it to its bounds."""
-        if self._closing:
-            return
-        limits = self._limits
-        messages, size = self.kept
-        messages += len(self._queue)
-        size += self._queued_bytes
-        if messages > limits.outbox_hard_messages or size > limits.outbox_hard_bytes:
-            self.too_slow()
-        elif not self.full:
-            self._cancel_slow_timer()
-            self._wake_senders()
-        elif self._slow_timer is None and self._transport is not None:
-            self._slow_timer = self._timers.call_later(limits.outbox_soft_time, self.too_slow)
-
-    def _cancel_slow_timer(self) -> None:
-        if self._slow_timer is not None:
-            self._slow_timer.cancel()
-            self._slow_timer = None
-
-    def _wake_senders(self) -> None:
-        if self._room is not None:
-            self._room.set()
-            self._room = None
-
-    def statistics(self) -> OutboxStatistics:
-        """What waits now, and what was sent and dropped so far."""
-        messages, size, sent = len(self._queue), self._queued_bytes, self._sent
-        if self.slot >= 0:
-            assert self.audience is not None
-            messages, size = self.audience.waiting_for(self)
-            sent += self.audience.sent_to(self)
-        return OutboxStatistics(messages, size, sent, self.kept[0], self._dropped)
 
 
 def log_too_slow(conn_id: str, statistics: OutboxStatistics) -> None:
