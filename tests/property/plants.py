@@ -15,6 +15,7 @@ from trivet.runtime.connection import Conn
 from trivet.runtime.emit import Emitter
 from trivet.runtime.instance import Instance
 from trivet.runtime.outbox import Outbox
+from trivet.runtime.perform import perform, perform_at_once
 from trivet.runtime.session import Session
 
 put = Outbox.put
@@ -23,7 +24,6 @@ receive = Session.receive
 subscribe = Emitter.subscribe
 post_disconnect = Instance.post_disconnect
 forget = Instance.forget
-perform = calls.perform
 dropped_frame = Session._dropped_frame
 
 held: WeakKeyDictionary[Outbox, list[bytes]] = WeakKeyDictionary()
@@ -109,6 +109,11 @@ def handle_soon(self: Session, message: ToServer, **kwargs: Any) -> None:
         receive(self, message, **kwargs)
 
 
+def perform_at_once_twice(*args: Any) -> Any:
+    perform_at_once(*args)
+    return perform_at_once(*args)
+
+
 async def perform_twice(*args: Any, **kwargs: Any) -> Any:
     await perform(*args, **kwargs)
     return await perform(*args, **kwargs)
@@ -153,6 +158,7 @@ PLANTS: Final = (
     Plant(Emitter, "subscribe", subscribe_soon, ("lost",)),
     Plant(Session, "receive", handle_soon, ("start order",)),
     Plant(calls, "perform", perform_twice, ("run once",)),
+    Plant(calls, "perform_at_once", perform_at_once_twice, ("run once",)),
     Plant(Instance, "post_disconnect", disconnect_twice, ("on_disconnect",)),
     Plant(Instance, "post_disconnect", disconnect_never, ("on_disconnect",)),
     Plant(Instance, "forget", leak_a_task, ("tasks",)),
