@@ -20,7 +20,7 @@ from trivet.server.handshake import SUPPORTED_VERSION, accept_token, wants_webso
 from trivet.server.http import Head, HttpConnection, HttpError
 from trivet.server.origins import cors_headers, preflight_headers
 from trivet.server.peers import Visit
-from trivet.server.websocket import Upgrade, serve_websocket
+from trivet.server.websocket import Upgrade, websocket_serving
 from trivet.server.wire import Wire
 
 _RAY_HEADER: Final = "x-rivet-ray-id"
@@ -36,7 +36,11 @@ async def serve_wire(gateway: Gateway, wire: Wire) -> None:
                 return
             upgrade = await _serve_http(gateway, wire, visit)
             if upgrade is not None:
-                await serve_websocket(gateway, wire, upgrade)
+                with gateway.websocket():
+                    serving = await websocket_serving(gateway, wire, upgrade)
+                    del upgrade  # or it would be there as long as the connection
+                    if serving is not None:
+                        await serving
     except trio.BrokenResourceError:
         pass
     except Exception:

@@ -1,6 +1,7 @@
 """A connection that has become a WebSocket: which actor it is for, and what kind it is."""
 
-from typing import Final
+from collections.abc import Coroutine
+from typing import Any, Final
 
 import attrs
 import trio
@@ -14,6 +15,7 @@ from trivet.protocol.values import UNDEFINED, Value
 from trivet.raw import Request
 from trivet.runtime.instance import Instance
 from trivet.runtime.logs import logger
+from trivet.runtime.session import Session
 from trivet.server.actor_routes import resolve
 from trivet.server.events import EventsTransport
 from trivet.server.exchange import actor_request
@@ -70,22 +72,24 @@ class _Unsupported(Exception):
     """The connection asks for an encoding that is none."""
 
 
-async def serve_websocket(gateway: Gateway, wire: Wire, upgrade: Upgrade) -> None:
-    """Serve one WebSocket until it ends. One that is refused is closed with the error's name in the reason."""
+async def websocket_serving(gateway: Gateway, wire: Wire, upgrade: Upgrade) -> Coroutine[Any, Any, None] | None:
+    """What serves one WebSocket until it ends, to be awaited at once: it holds nothing of the upgrade any more.
+
+    None for one that is refused: it was closed with the error's name in the reason.
+    """
     try:
-        with gateway.websocket():
-            route = _admit(gateway, upgrade)
-            if await _resume(gateway, wire, upgrade):
-                return
-            accepted = await _accept(gateway, wire, upgrade, route)
-            kind = "raw" if accepted.format is None else "events"
-            logger.debug("%s: %s connection from %s", accepted.instance.describe(), kind, wire.peer)
-            if accepted.format is not None:
-                await _serve_events(gateway, wire, accepted, accepted.format, upgrade)
-            else:
-                await _serve_raw(gateway, wire, accepted, upgrade)
-            logger.debug("%s: %s connection from %s is gone", accepted.instance.describe(), kind, wire.peer)
-            return
+        route = _admit(gateway, upgrade)
+        resumed = _resume(gateway, wire, upgrade)
+        if resumed is not None:
+            return resumed
+        accepted = await _accept(gateway, wire, upgrade, route)
+        if accepted.format is None:
+            return _serve_raw(gateway, wire, accepted, upgrade)
+        transport = _transport(gateway, wire, accepted.format, upgrade)
+        session = accepted.instance.open_session(
+            transport, accepted.format, params=accepted.params, request=accepted.request, extended=accepted.extended
+        )
+        return _serve_events(transport, session, wire.peer)
     except _Unsupported:
         code, reason = _UNSUPPORTED, "actor.unsupported_websocket_encoding"
     except _Ended as ended:
@@ -94,6 +98,7 @@ async def serve_websocket(gateway: Gateway, wire: Wire, upgrade: Upgrade) -> Non
         code = TRY_AGAIN_LATER if error_status(error) == _TOO_MANY else _INTERNAL
         reason = format_reason(error.group, error.code, upgrade.ray_id)
     await _refuse(gateway, wire, upgrade, code, reason)
+    return None
 
 
 def _admit(gateway: Gateway, upgrade: Upgrade) -> Route | None:
@@ -108,28 +113,31 @@ def _admit(gateway: Gateway, upgrade: Upgrade) -> Route | None:
     return route
 
 
-async def _resume(gateway: Gateway, wire: Wire, upgrade: Upgrade) -> bool:
-    """Serve the rest of a session, if the client claims one that can go on. Raises _Ended for one that has ended.
+def _resume(gateway: Gateway, wire: Wire, upgrade: Upgrade) -> Coroutine[Any, Any, None] | None:
+    """What serves the rest of a session, if the client claims one that can go on. Raises _Ended for one that has ended.
 
     Admission is not run again: the token is the credential.
     """
     asked = parse_subprotocols(upgrade.offered)
     frame_format = FORMATS.get(asked.encoding)
     if asked.session is None or not asked.extended or frame_format is None:
-        return False
+        return None
     session = gateway.host.sessions.get(asked.session.token)
     if session is None:
-        return False
+        return None
     if session.farewell is not None:
         raise _Ended(*session.farewell)
     transport = _transport(gateway, wire, frame_format, upgrade)
     if not session.resume(transport, frame_format, asked.session.received):
-        return False
+        return None
+    return _serve_rest(transport, session)
+
+
+async def _serve_rest(transport: EventsTransport, session: Session) -> None:
     try:
         await transport.run(session)
     finally:
         await session.leave(transport)
-    return True
 
 
 async def _accept(gateway: Gateway, wire: Wire, upgrade: Upgrade, route: Route | None) -> _Accepted:
@@ -170,18 +178,15 @@ def _transport(gateway: Gateway, wire: Wire, frame_format: FrameFormat, upgrade:
     )
 
 
-async def _serve_events(
-    gateway: Gateway, wire: Wire, accepted: _Accepted, frame_format: FrameFormat, upgrade: Upgrade
-) -> None:
-    transport = _transport(gateway, wire, frame_format, upgrade)
-    opened = accepted.instance.open_session(
-        transport, frame_format, params=accepted.params, request=accepted.request, extended=accepted.extended
-    )
-    async with opened as session:
+async def _serve_events(transport: EventsTransport, session: Session, peer: str | None) -> None:
+    logger.debug("%s: events connection from %s", session.instance.describe(), peer)
+    async with session:
         await transport.run(session)
+    logger.debug("%s: events connection from %s is gone", session.instance.describe(), peer)
 
 
 async def _serve_raw(gateway: Gateway, wire: Wire, accepted: _Accepted, upgrade: Upgrade) -> None:
+    logger.debug("%s: raw connection from %s", accepted.instance.describe(), wire.peer)
     async with trio.open_nursery() as nursery:
         websocket = ServerWebSocket(
             wire,
@@ -200,6 +205,7 @@ async def _serve_raw(gateway: Gateway, wire: Wire, accepted: _Accepted, upgrade:
             code, reason = _INTERNAL, format_reason(error.group, error.code)
         await websocket.aclose(code, reason)
         nursery.cancel_scope.cancel()
+    logger.debug("%s: raw connection from %s is gone", accepted.instance.describe(), wire.peer)
 
 
 async def _refuse(gateway: Gateway, wire: Wire, upgrade: Upgrade, code: int, reason: str) -> None:
