@@ -3,7 +3,8 @@
     python -m benchmarks.actions --pin --json benchmarks/results/actions.json
 
 Beside trivet, pair by pair, the same bytes are sent back by a loop of recv() and send() in C and in Python, by a
-trio.SocketStream, and by trio-websocket; python-socketio and RivetKit answer a call as their own protocols have it.
+trio.SocketStream, by a Trio task that gets them through a memory channel, and by trio-websocket; python-socketio and
+RivetKit answer a call as their own protocols have it.
 """
 
 import sys
@@ -75,6 +76,13 @@ BENCHMARK = Benchmark(
         ),
         Target("single round trip, p50 / raw echo in Python", "connection, 1 in flight", "p50_us", 2, "echo-python"),
         Target("single round trip, p50 / raw echo in Trio", "connection, 1 in flight", "p50_us", 2, "echo-trio"),
+        Target(
+            "single round trip, p50 / raw echo by another Trio task",
+            "connection, 1 in flight",
+            "p50_us",
+            2,
+            "echo-trio-channel",
+        ),
         Target("single round trip, p50 / raw echo in C", "connection, 1 in flight", "p50_us", 2, "echo-c"),
     ),
     notes=(

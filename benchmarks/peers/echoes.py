@@ -168,6 +168,13 @@ class TrioEcho(_RawEcho):
         return (sys.executable, "-m", "benchmarks.peers.trio_server", "stream")
 
 
+class ChannelEcho(_RawEcho):
+    """The same by another task, that gets what was received through a memory channel: the least that an actor is."""
+
+    def command(self, directory: Path) -> Sequence[str]:
+        return (sys.executable, "-m", "benchmarks.peers.trio_server", "channel")
+
+
 class PythonHttpEcho(PythonEcho):
     """Of the bytes of requests over HTTP."""
 
@@ -279,13 +286,14 @@ def rivetkit_command(directory: Path) -> Sequence[str]:
     return (sys.executable, "-m", "benchmarks.peers.rivetkit_server", str(directory))
 
 
-_Echo = TrivetCalls | TrivetHttp | PythonEcho | CEcho | TrioEcho | TrioWebsocketEcho | SocketIoCalls
+_Echo = TrivetCalls | TrivetHttp | PythonEcho | CEcho | TrioEcho | ChannelEcho | TrioWebsocketEcho | SocketIoCalls
 ECHOES: Final[Mapping[str, Callable[[int, Encoding], _Echo]]] = MappingProxyType(
     {
         "trivet": TrivetCalls,
         "echo-c": CEcho,
         "echo-python": PythonEcho,
         "echo-trio": TrioEcho,
+        "echo-trio-channel": ChannelEcho,
         "trio-websocket": TrioWebsocketEcho,
         "python-socketio": SocketIoCalls,
         "rivetkit": RivetKitCalls,
