@@ -40,7 +40,10 @@ class Admission:
             raise instance.refusal()
         if instance.crowded:
             raise answers.overloaded("Too many connections wait for this actor")
-        conn.params = definition.params(self._params)
+        try:
+            conn.params = definition.params(self._params)
+        except Exception as exc:  # validators are the user's code
+            raise instance.public(exc, "the validation of the connection's parameters", conn) from None
         actor = instance.actor
         if "on_before_connect" in definition.hooks:
             await self._hook("on_before_connect", lambda: actor.on_before_connect(conn.params))
@@ -78,7 +81,7 @@ class Admission:
         if "on_connect" in instance.definition.hooks:
             try:
                 await self._hook("on_connect", lambda: instance.actor.on_connect(conn))
-            except PublicError:
+            except BaseException:
                 instance.expel(conn)
                 raise
 

@@ -41,7 +41,7 @@ class Job(Protocol):
 class Call(ABC):
     """A call that may wait for the turn on behalf of turns that its caller holds."""
 
-    __slots__ = ("_chain", "_instance", "_waiting", "action", "cancelled", "deadline", "scope")
+    __slots__ = ("_chain", "_instance", "_waiting", "action", "begun", "cancelled", "deadline", "scope")
 
     def __init__(self, instance: "Instance", action: ActionDefinition, chain: Chain) -> None:
         self._instance = instance
@@ -54,6 +54,8 @@ class Call(ABC):
         """Around an async body while it runs."""
         self.cancelled = False
         """Nobody wants the result any more."""
+        self.begun = False
+        """The action's function is called, and may have done something."""
 
     def cancel(self) -> None:
         """Not started, it never runs; an async body that runs is cancelled; a sync one is over already."""
@@ -110,6 +112,7 @@ class ActionJob(Call):
             self._no_longer_waiting()
             return None
         turns = self._turns()
+        self.begun = True
         if not self.action.immediate:
             return self._finish_turn(turns)
         try:
@@ -136,6 +139,7 @@ class ActionJob(Call):
 
     async def _perform(self, chain: Chain, *, in_turn: bool, body: Any = None) -> None:
         session, request = self._session, self._request
+        self.begun = True
         try:
             output = await perform(
                 session.instance, self.action, request.args, session.conn, chain, in_turn=in_turn, call=self, body=body
@@ -246,6 +250,7 @@ class StatelessJob(Call):
         self._done.set()
 
     async def _perform(self, chain: Chain, *, in_turn: bool) -> Value:
+        self.begun = True
         return await perform(self._instance, self.action, self._args, self._conn, chain, in_turn=in_turn, call=self)
 
     def fail(self, error: PublicError) -> None:

@@ -1,7 +1,7 @@
 """An actor's inbox: jobs that each take its turn, bounded where a bound can refuse."""
 
-from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
 
 import trio
 
@@ -9,9 +9,6 @@ from trivet.errors import PublicError
 from trivet.limits import Limits
 from trivet.runtime import answers
 from trivet.runtime.calls import ActionJob, Job, NoJob, StatelessJob
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 # So many inboxes full of connections that come and go, and no more are let in.
 _CROWD: Final = 4
@@ -78,7 +75,7 @@ class Inbox:
         """Whether nothing waits."""
         return self._jobs.statistics().current_buffer_used == 0
 
-    def close(self, error: "Callable[[], PublicError]") -> None:
+    def close(self, error: Callable[[], PublicError]) -> None:
         """Take nothing more, and fail what is left."""
         self._send.close()
         while (job := self.take()) is not None:

@@ -352,9 +352,9 @@ class Instance:
             return answers.save_failed() if self.saver.failed else answers.stopping()
         return self.refusal()
 
-    def cut_error(self) -> PublicError:
-        """What is answered to work that this life had begun, and was cut off from."""
-        return self.end_error() if self.lifecycle.goal is Goal.RESTART else answers.cut_off()
+    def cut_error(self, *, begun: bool) -> PublicError:
+        """What is answered to work that this life was cut off from: whether it had begun, or was about to."""
+        return self.end_error() if not begun or self.lifecycle.goal is Goal.RESTART else answers.cut_off()
 
     @property
     def is_waited_for(self) -> bool:
@@ -454,7 +454,7 @@ class Instance:
         try:
             await job.run_concurrently()
         except BaseException:
-            job.fail(self.cut_error())
+            job.fail(self.cut_error(begun=job.begun))
             raise
 
     def run_scheduled(self, entry: Schedule) -> None:

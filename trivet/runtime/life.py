@@ -210,16 +210,20 @@ async def _take_turns(instance: "Instance") -> None:
         else:
             turns += 1
             now = trio.current_time()
-            if turns >= _TURNS_AT_MOST or now - flushed > flusher.patience:
-                flusher.inline = False
-                await flusher.flush()
-                await trio.lowlevel.checkpoint()
-                turns, flushed = 0, trio.current_time()
-                yielded = flushed
-            elif now - yielded > _SECONDS_AT_MOST:
-                # The others run, but nothing is flushed: what more of them arrives goes into the same flush.
-                await trio.lowlevel.checkpoint()
-                yielded = trio.current_time()
+            try:
+                if turns >= _TURNS_AT_MOST or now - flushed > flusher.patience:
+                    flusher.inline = False
+                    await flusher.flush()
+                    await trio.lowlevel.checkpoint()
+                    turns, flushed = 0, trio.current_time()
+                    yielded = flushed
+                elif now - yielded > _SECONDS_AT_MOST:
+                    # The others run, but nothing is flushed: what more of them arrives goes into the same flush.
+                    await trio.lowlevel.checkpoint()
+                    yielded = trio.current_time()
+            except BaseException:
+                job.fail(instance.end_error())
+                raise
         if isinstance(job, Call):
             inbox.waiting_calls -= 1
         flusher.inline = True
@@ -229,7 +233,7 @@ async def _take_turns(instance: "Instance") -> None:
             if rest is not None:
                 await noticing_suspension(rest, partial(_turn_waits, instance))
         except BaseException:
-            job.fail(instance.cut_error())
+            job.fail(instance.cut_error(begun=isinstance(job, Call) and job.begun))
             raise
         finally:
             hold.active = False

@@ -41,11 +41,13 @@ async def perform(
 ) -> Value:
     """Run one action, and what follows it before its response. Raises PublicError alone.
 
-    `body` is what the action's function has returned, if it was called already. A timed out body that has not unwound
-    within `unwind_timeout` is answered by `call.fail` meanwhile.
+    `body` is what an `immediate` action's function has returned, if it was called already. A timed out body that has
+    not unwound within `unwind_timeout` is answered by `call.fail` meanwhile.
     """
-    bound = [] if body is not None else _bind(instance, action, args)
+    bound: list[object] = []
     try:
+        if body is None:
+            bound = _bind(instance, action, args)
         with instance.caused_by(conn, chain):
             try:
                 result = body if body is not None else _call(instance, action, bound)
@@ -72,8 +74,8 @@ def perform_at_once(
 
     Raises Awaits for one that has to be awaited nevertheless.
     """
-    bound = _bind(instance, action, args)
     try:
+        bound = _bind(instance, action, args)
         with instance.caused_by(conn, chain):
             try:
                 result = _call(instance, action, bound)

@@ -97,7 +97,7 @@ async def _serve(
         except WebSocketClosed:
             pass  # the handler has read or written to the end
         except trio.Cancelled:
-            failure.append(instance.cut_error())
+            failure.append(instance.cut_error(begun=admitted))
             raise
         except Exception as exc:
             failure.append(instance.public(exc, where, conn))

@@ -1,4 +1,4 @@
-"""One events connection: its admission, its incoming messages in order, its subscriptions, its end."""
+"""One events connection: its admission, its incoming messages in order, its end."""
 
 import secrets
 from collections.abc import Awaitable, Callable

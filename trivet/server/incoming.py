@@ -1,4 +1,4 @@
-"""Whole messages from a client's WebSocket frames, within a limit of size. wsproto does the parsing."""
+"""Whole messages from a client's WebSocket frames, within a limit of size. wsproto does what parsing is not simple."""
 
 from collections.abc import Iterator
 from typing import Final, TypeAlias, final

@@ -1,0 +1,161 @@
+"""What the end of a life cuts off, and what user code raises before an action begins: each is answered, by itself."""
+
+from time import perf_counter
+from typing import Any, ClassVar
+
+import attrs
+import pytest
+import trio
+
+from tests.runtime.support import FORMAT, REQUEST, FakeTransport, connected, settled
+from trivet import Actor, Conn, Options, PublicError, Registry, action
+from trivet.protocol.values import UNDEFINED
+from trivet.runtime.host import open_host
+from trivet.runtime.instance import Instance
+from trivet.store import MemoryStore
+
+
+class Slow(Actor):
+    options = Options(shutdown_grace=1.0)
+    ran: ClassVar[int] = 0
+
+    async def on_connect(self, conn: Conn[Any, Any]) -> None:
+        await trio.sleep(30)
+
+    @action
+    def bump(self) -> None:
+        Slow.ran += 1
+
+
+async def answer_of(instance: Instance, name: str, answers: dict[int, object]) -> None:
+    number = len(answers)
+    answers[number] = None
+    try:
+        answers[number] = await instance.call(name, [], request=REQUEST)
+    except PublicError as error:
+        answers[number] = f"{error.group}.{error.code}"
+
+
+@pytest.mark.parametrize("durable", [True, False])
+async def test_who_was_not_let_in_before_a_stop_may_come_again(durable: bool, autojump_clock: trio.abc.Clock) -> None:
+    Slow.ran = 0
+    transport, answers = FakeTransport(), dict[int, object]()
+    async with trio.open_nursery() as nursery:
+
+        async def connect(instance: Instance) -> None:
+            async with instance.open_session(transport, FORMAT, params=UNDEFINED, request=REQUEST):
+                await transport.until(2)
+
+        async with open_host(Registry(Slow), store=MemoryStore(durable=durable)) as host:
+            instances = [(await host.get_or_create("default", "slow", (key,)))[0] for key in "ab"]
+            nursery.start_soon(connect, instances[0])
+            nursery.start_soon(answer_of, instances[1], "bump", answers)
+            await settled()
+            await host.stop()
+        await settled()
+    assert transport.lines[-1] == "close 1011 actor.stopping"
+    assert answers == {0: "actor.stopping"}
+    assert Slow.ran == 0
+    assert not instances[0].conns
+
+
+@attrs.define
+class Number:
+    n: int = 0
+
+
+def spin(seconds: float) -> None:
+    """Take time of the loop."""
+    began = perf_counter()
+    while perf_counter() < began + seconds:
+        pass
+
+
+class Spoiled(Actor[Number]):
+    options = Options(durability="gated")
+
+    @action
+    async def wait(self) -> None:
+        await Spoiled.go.wait()
+
+    @action
+    def spoil(self) -> None:
+        self.state.n = "no number"  # type: ignore[assignment]  # what the test is about
+        spin(0.003)  # a turn so long that there is a flush before the next one
+
+    @action
+    def hello(self) -> str:
+        return "hello"
+
+    go: ClassVar[trio.Event]
+
+
+async def test_a_call_whose_turn_had_come_when_the_actor_could_not_be_saved_is_answered() -> None:
+    Spoiled.go = trio.Event()
+    answers = dict[int, object]()
+    async with open_host(Registry(Spoiled), store=MemoryStore(durable=True)) as host:
+        instance, _ = await host.get_or_create("default", "spoiled", ("k",))
+        with trio.fail_after(30):
+            async with trio.open_nursery() as nursery:
+                for name in ("wait", "spoil", "hello", "hello"):
+                    nursery.start_soon(answer_of, instance, name, answers)
+                    await settled()
+                Spoiled.go.set()
+    assert [answers[number] for number in (1, 2, 3)] == ["actor.save_failed"] * 3
+
+
+def burn(_instance: object, _attribute: object, name: str) -> None:
+    raise FAULTS[name]
+
+
+FAULTS = {type(fault).__name__: fault for fault in (AssertionError("x"), KeyError("x"), ZeroDivisionError("x"))}
+
+
+@attrs.define
+class Fussy:
+    fault: str = attrs.field(validator=burn)
+
+
+class Strict(Actor[None, None, Fussy | None]):
+    @action
+    def at_once(self, value: Fussy) -> None: ...
+
+    @action
+    async def in_time(self, value: Fussy) -> None: ...
+
+    @action(concurrent=True)
+    async def beside(self, value: Fussy) -> None: ...
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("name", ["atOnce", "inTime", "beside"])
+async def test_a_validator_that_fails_is_that_calls_error_alone(
+    name: str, fault: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_host(Registry(Strict)) as host:
+        instance, _ = await host.get_or_create("default", "strict", ("k",))
+        async with connected(instance) as bystander, connected(instance) as peer:
+            call = peer.act(name, {"fault": fault})
+            await settled()
+            assert peer.answer(call).code == "internal_error"
+            assert bystander.closed_with is None
+            assert peer.closed_with is None
+    assert fault in caplog.text
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("way", ["connection", "call"])
+async def test_a_validator_of_parameters_that_fails_refuses_that_connection_alone(fault: str, way: str) -> None:
+    async with open_host(Registry(Strict)) as host:
+        instance, _ = await host.get_or_create("default", "strict", ("k",))
+        async with connected(instance) as bystander:
+            if way == "call":
+                with pytest.raises(PublicError, match="internal_error"):
+                    await instance.call("atOnce", [], params={"fault": fault}, request=REQUEST)
+            else:
+                transport = FakeTransport()
+                async with instance.open_session(transport, FORMAT, params={"fault": fault}, request=REQUEST):
+                    await settled()
+                assert transport.lines[-1].startswith("close 1011 ")
+                assert "internal_error" in transport.lines[-1]
+            assert bystander.closed_with is None
