@@ -388,3 +388,51 @@ async def test_one_that_does_not_acknowledge_is_held_to_its_bounds_alone() -> No
             clients[0].acknowledge()
         assert not clients[0].session.ended
         assert clients[1].session.ended
+
+
+async def test_an_end_that_leads_to_another_sweep_takes_nothing_from_those_who_stay() -> None:
+    limits = Limits(outbox_soft_messages=20, outbox_hard_messages=20, resume_window=1e6, outbox_soft_time=1e6)
+    async with world(limits, [True] * 4) as (instance, clients):
+        shared = await bring_together(instance, clients)
+        backlog = instance.host.backlog
+        before = [client.counted for client in clients]
+        for n in range(10, 30):
+            actor_of(instance, Room).tell("tick", n)
+            await settled()
+        # The second has acknowledged nothing, and is over its hard bound with the next event. That is kept for it alone
+        # then, which is over the limit of all; the first, which has acknowledged next to nothing, goes with it.
+        for client, count in zip(clients, [1, 0, 10, 20], strict=True):
+            if count:
+                client.session.receive_extension(extension.Ack(before[clients.index(client)] + count))
+        assert len(shared._log) == 20
+        backlog._limit = backlog.bytes + 5
+        actor_of(instance, Room).tell("tick", 10**14)
+        await settled()
+        assert [client.session.ended for client in clients] == [True, True, False, False]
+        assert backlog.ended == 2
+        backlog._limit = 10**9
+        third = clients[2].session.outbox
+        assert third.kept[0] == 11
+        # Its client has lost what it did not acknowledge, and gets all of it again.
+        await clients[2].session.leave(clients[2].transport)
+        clients[2].transport = FakeTransport()
+        assert clients[2].session.resume(clients[2].transport, FORMAT, before[2] + 10)
+        await settled()
+        again = re.findall(rb'"tick","args":\[(\d+)\]', clients[2].transport.received)
+        assert [int(number) for number in again] == [*range(20, 30), 10**14]
+
+
+async def test_what_ends_while_all_hold_too_much_ends_once() -> None:
+    limits = Limits(outbox_soft_messages=20, outbox_hard_messages=20, resume_window=1e6, outbox_soft_time=1e6)
+    async with world(limits, [True, True]) as (instance, clients):
+        await bring_together(instance, clients)
+        backlog = instance.host.backlog
+        for n in range(20):
+            actor_of(instance, Room).tell("tick", n)
+            await settled()
+            clients[0].acknowledge()
+        backlog._limit = backlog.bytes + 5
+        actor_of(instance, Room).tell("tick", 10**14)
+        await settled()
+        assert [client.session.ended for client in clients] == [False, True]
+        assert backlog.ended == 1

@@ -301,17 +301,20 @@ class Audience:
         self._acknowledgements = 0
         self._sweep_at, self._sweep_at_bytes = self.sent + _SWEEP_FRAMES, self.sent_bytes + _SWEEP_BYTES
         first = self.sent
+        parted: list[Outbox] = []
         soft_messages, soft_bytes = self._limits.outbox_soft_messages, self._limits.outbox_soft_bytes
         for box in self._boxes:
             if box is not None and box.resumable:
                 messages, size = box.kept
                 if messages > soft_messages or size > soft_bytes:
                     self.part(box)
-                    box.judge()
+                    parted.append(box)
                 else:
                     first = min(first, box.joined)
                     self._sweep_before(messages, size)
         self._forget(self._index(first))
+        for box in parted:  # last: the end of one may lead to another sweep
+            box.judge()
 
     def _forget(self, count: int) -> None:
         """Keep the first so many no longer."""

@@ -269,13 +269,13 @@ class Outbox(BoundedQueue, SendChannel[bytes]):
             return
         self._part()
         self._release(len(self._queue))
-        self._queue = list(self._begun())
+        self._queue = [*self._begun(), Control(close_frame)]
         self._places = None
         self._droppable = sum(frame.__class__ is Droppable for frame in self._queue)
         self._queued_bytes = sum(map(len, self._queue)) - self._head_sent
+        self._begin_close()  # before the backlog is judged, which may not end it again
         self._note_backlog()
-        self.put(Control(close_frame))
-        self._begin_close()
+        self._mark()
 
     def _begin_close(self) -> None:
         self._closing = True
