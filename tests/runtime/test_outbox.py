@@ -134,6 +134,19 @@ async def test_over_the_hard_bound_after_a_flush_is_too_slow_at_once() -> None:
         assert box.put(b"late\n") is False
 
 
+async def test_what_was_sent_whole_and_is_not_acknowledged_is_held_to_the_hard_bound_of_bytes_too() -> None:
+    async with bench(attrs.evolve(LIMITS, outbox_soft_messages=100, outbox_hard_messages=100)) as on:
+        silent, good = on.outbox(FakeTransport(), resumable=True), on.outbox(FakeTransport(), resumable=True)
+        for count in range(1, 12):
+            assert on.ended == []
+            for box in (silent, good):
+                box.put(b"x" * 99 + b"\n")
+            await settled()
+            assert good.acknowledge(count)
+        assert on.ended == [silent]
+        assert on.backlog.bytes == 0
+
+
 async def test_over_the_soft_bound_is_too_slow_only_when_it_stays_so(autojump_clock: trio.abc.Clock) -> None:
     async with bench() as on:
         transport = FakeTransport(room=0)

@@ -346,7 +346,10 @@ class Outbox(BoundedQueue, SendChannel[bytes]):
                     if (
                         self.backlog
                         or self._room is not None
-                        or (retained is not None and len(retained.frames) > self._soft_messages)
+                        or (
+                            retained is not None
+                            and (len(retained.frames) > self._soft_messages or retained.size > self._soft_bytes)
+                        )
                     ):
                         self._note_backlog()
                         self.judge()
