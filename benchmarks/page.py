@@ -87,6 +87,25 @@ trivet is held in the server's own process, and nothing is replicated.
 """
 
 
+_LIMITS: Final = """\
+## What is not met, and why
+
+* **picows and nchan, one event in flight.** All three make one system call for each delivery, and most of the time is
+  the kernel's, which carries the bytes to the other end within it. Of what is left, calling `write()` from Python costs
+  5 to 11 % more than `send()` from C, measured alone (`socket.send`, `os.write` and ctypes cost more); the rest is what
+  an actor does and a relay does not: an action with its answer, an event checked, encoded and framed, a pause each
+  millisecond for other tasks. From a few events in flight on, one system call serves several, and both are far behind.
+* **A single round trip.** What a reader receives another task answers: an actor has an inbox and turns. That alone, a
+  bare Trio task that gets the bytes through a memory channel and sends them back, costs half as much again as an echo
+  by the reader ("echo-trio-channel"). A frame to parse, JSON both ways, types, the turn and its bookkeeping come on top
+  of it.
+* **A wake** (`python -m benchmarks.durability --only wake`) takes 7 to 8 times a bare read of SQLite, where 5 were
+  wanted: the read itself is 1.5, and the start of a life (its objects, a nursery, a task, four turns of Trio's
+  scheduler) the rest.
+
+"""
+
+
 def _cell(column: Column, value: float | None, *, ratio: bool) -> str:
     if value is None:
         return ""
@@ -175,7 +194,7 @@ def main() -> int:
         print(drawn)
         text += section(benchmark, own, plot.name if plot.exists() else None)
     about.pop("load average", None)
-    text += "## Where\n\n" + ", ".join(f"{name} {value}" for name, value in about.items())
+    text += _LIMITS + "## Where\n\n" + ", ".join(f"{name} {value}" for name, value in about.items())
     text += f".\n\n{arguments.note}\n\n{_AGAIN}" if arguments.note else f".\n\n{_AGAIN}"
     (_DOCS / "benchmarks.md").write_text(text)
     return 0
