@@ -107,7 +107,8 @@ class Limits:
     outbox_total_bytes: int = 256 * MIB
     """What all outboxes hold together: what waits after a flush, and what resumable sessions have not acknowledged. The
     frame of a broadcast counts once, however many hold it, and 8 bytes for each who does. Above it the connections end
-    first whose ends free most."""
+    first whose ends free most. Those that close may keep seven eighths: above that they are aborted,
+    the largest first."""
 
     def __attrs_post_init__(self) -> None:
         for field in attrs.fields(Limits):

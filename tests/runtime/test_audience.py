@@ -236,6 +236,9 @@ class Story:
         held += [frame for shared in {box.audience for box in boxes} if shared for frame in shared._log]
         expected = sum(map(len, {id(frame): frame for frame in held}.values())) + 8 * len(held)
         assert boxes[0]._backlog.bytes == expected
+        kept = [frame for box in boxes if box.closing for frame in box.held()[0]]
+        expected = sum(map(len, {id(frame): frame for frame in kept}.values())) + 8 * len(kept)
+        assert boxes[0]._backlog.closing.bytes == expected
 
     async def finish(self) -> None:
         for client in self.clients:

@@ -114,6 +114,86 @@ async def test_who_does_not_acknowledge_ends_when_all_together_hold_too_much() -
         assert on.backlog.bytes < 200
 
 
+async def test_who_holds_nothing_stays_when_what_slow_ones_have_begun_is_over_the_limit() -> None:
+    limits = attrs.evolve(LIMITS, outbox_soft_bytes=10_000, outbox_hard_bytes=10_000, outbox_total_bytes=1000)
+    async with bench(limits) as on:
+        idle = [on.outbox(FakeTransport(), resumable=True) for _ in range(3)]
+        slow = [on.outbox(FakeTransport(room=1)) for _ in range(15)]
+        for number, box in enumerate(slow):  # being sent, and so kept by those that end, until they are broken
+            box.put(bytes([number]) * 100)
+            await settled()
+            assert on.backlog.bytes <= 1000
+        assert not any(box in on.ended for box in idle)
+        assert not any(box in on.ended for box in slow[-1:])
+        assert on.backlog.closing.bytes > 700
+        for box in slow:
+            box.break_()
+        assert (on.backlog.bytes, on.backlog.closing.bytes) == (0, 0)
+
+
+async def test_what_closing_ones_keep_ends_nobody_and_is_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = attrs.evolve(LIMITS, outbox_soft_bytes=10_000, outbox_hard_bytes=10_000, outbox_total_bytes=1000)
+    async with bench(limits) as on:
+        transports = [FakeTransport(room=0) for _ in range(2)]
+        for transport in transports:
+            box = on.outbox(transport)
+            box.put(bytes(450))
+            await settled()
+            box.close(b"close\n")
+            await settled()
+        looked = 0
+
+        def look(box: Outbox) -> tuple[list[bytes], float]:
+            nonlocal looked
+            looked += 1
+            return [], 0.0
+
+        monkeypatch.setattr(Outbox, "held", look)
+        fresh = on.outbox(FakeTransport(), resumable=True)
+        for count in range(1, 4):
+            fresh.put(b"x" * 80)
+            await settled()
+            assert on.backlog.bytes <= 1000
+            assert fresh.acknowledge(count)
+        assert on.ended == []
+        assert looked == 0
+        for transport in transports:
+            transport.read()
+        await settled()
+        assert [transport.aborted for transport in transports].count(True) == 1
+        assert [transport.finished for transport in transports if not transport.aborted] == [True]
+        assert on.backlog.closing.bytes == 0
+
+
+async def test_what_closing_ones_keep_is_bounded_too() -> None:
+    limits = attrs.evolve(LIMITS, outbox_soft_bytes=10_000, outbox_hard_bytes=10_000, outbox_total_bytes=1000)
+    async with bench(limits) as on:
+        transports = [FakeTransport(room=0) for _ in range(20)]
+        for number, transport in enumerate(transports):
+            box = on.outbox(transport)
+            box.put(bytes([number]) * (200 if number == 0 else 100))
+            await settled()
+            box.close(b"close\n")
+            await settled()
+            assert on.backlog.bytes <= 1000
+        assert transports[0].aborted
+        assert not all(transport.aborted for transport in transports)
+        assert on.ended == []
+
+
+async def test_one_found_broken_while_its_close_frame_is_queued_keeps_nothing() -> None:
+    async with bench() as on:
+        transport = FakeTransport()
+        box = on.outbox(transport, resumable=True)
+        for _ in range(4):
+            box.put(b"x\n")
+        transport.broken = True
+        box.close(b"close\n")  # flushes, for the soft bound is reached
+        await settled()
+        assert box.closing
+        assert (on.backlog.bytes, on.backlog.closing.bytes) == (0, 0)
+
+
 async def test_what_everybody_in_an_audience_has_is_given_up_before_anybody_ends() -> None:
     async with world(Limits(outbox_total_bytes=1500), [True, True]) as (instance, clients):
         await bring_together(instance, clients)

@@ -41,7 +41,6 @@ class BoundedQueue(FrameQueue):
 
     __slots__ = (
         "__weakref__",
-        "_closing",
         "_on_too_slow",
         "_retained",
         "_room",
@@ -78,7 +77,6 @@ class BoundedQueue(FrameQueue):
         self._transport: Transport | None = transport
         self._timers = timers
         self._on_too_slow = on_too_slow
-        self._closing = False
         self._sent = 0
         self._slow_timer: TimerHandle | None = None
         self._room: trio.Event | None = None
@@ -88,6 +86,10 @@ class BoundedQueue(FrameQueue):
 
     def _part(self) -> None:
         """Go on alone, where it is together with its audience."""
+        raise NotImplementedError
+
+    def break_(self) -> None:
+        """Drop everything, and end the transport at once."""
         raise NotImplementedError
 
     @property

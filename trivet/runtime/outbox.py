@@ -258,7 +258,10 @@ class Outbox(BoundedQueue, SendChannel[bytes]):
             self.break_()
             return
         self.put(Control(close_frame))
-        self._begin_close()
+        if self.detached:  # it has just been found broken
+            self.break_()
+        elif not self._closing:
+            self._begin_close()
 
     def abandon(self, close_frame: bytes) -> None:
         """Drop every frame that was not begun, send the close frame after the one that was, and finish."""
@@ -278,7 +281,7 @@ class Outbox(BoundedQueue, SendChannel[bytes]):
         self._mark()
 
     def _begin_close(self) -> None:
-        self._closing = True
+        self._hold_closing()
         self._forget_retained()
         self._cancel_slow_timer()
         self._wake_senders()
@@ -287,8 +290,8 @@ class Outbox(BoundedQueue, SendChannel[bytes]):
     def break_(self) -> None:
         """The transport is gone for good: drop everything."""
         self._part()
-        self._closing = True
         self._release(len(self._queue))
+        self._closing = True
         self._queue.clear()
         self._places = None
         self._forget_retained()

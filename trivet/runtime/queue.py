@@ -22,6 +22,7 @@ class FrameQueue:
 
     __slots__ = (
         "_backlog",
+        "_closing",
         "_dirty",
         "_droppable",
         "_dropped",
@@ -57,6 +58,7 @@ class FrameQueue:
         self._unflushed = 0
         self._dirty = False
         self._droppable = 0  # queued frames that may give way
+        self._closing = False
         self._dropped = 0
 
     # -- what a flusher needs -----------------------------------------------------------------------------------------
@@ -177,15 +179,27 @@ class FrameQueue:
     def _hold(self) -> None:
         """All that is queued counts from now on."""
         if self._held < len(self._queue):
-            self._backlog.hold(self._queue[self._held :])
+            frames = self._queue[self._held :]
+            self._backlog.hold(frames)
+            if self._closing:
+                self._backlog.closing.hold(frames)
             self._held = len(self._queue)
 
     def _release(self, count: int) -> None:
         """So many of the first are about to leave the queue."""
         count = min(count, self._held)
         if count:
-            self._backlog.release(self._queue[:count])
+            frames = self._queue[:count]
+            self._backlog.release(frames)
+            if self._closing:
+                self._backlog.closing.release(frames)
             self._held -= count
+
+    def _hold_closing(self) -> None:
+        """From now on it closes, and what it holds counts there, too."""
+        assert not self._closing
+        self._closing = True
+        self._backlog.closing.hold(self._queue[: self._held])
 
     # -- on the way out -----------------------------------------------------------------------------------------------
 
