@@ -85,7 +85,7 @@ def as_wsproto_reads(data: bytes) -> list[object]:
 
 @st.composite
 def frames(draw: st.DrawFn) -> bytes:
-    """A client's frame: flags, opcode and mask bit mostly as they should be, its length in a form that may be too long."""
+    """A client's frame: flags, opcode and mask bit mostly right, its length at times in a form that is too long."""
     first = draw(st.sampled_from([0x81, 0x82, 0x01, 0x02, 0x00, 0x80, 0x89, 0x8A, 0x88, 0xC1, 0x83]))
     payload = draw(st.one_of(st.text(max_size=60).map(str.encode), st.binary(max_size=200)))
     mask = draw(st.binary(min_size=4, max_size=4))
@@ -127,6 +127,7 @@ def test_a_frame_that_comes_byte_by_byte_is_not_copied_for_each() -> None:
     incoming.feed(stream[:1])
     assert list(incoming.events()) == []
     held = None
+    found: list[Incoming] = []
     for index in range(1, len(stream)):
         incoming.feed(stream[index : index + 1])
         if held is None:
