@@ -33,7 +33,7 @@ _Address: TypeAlias = tuple[str, str, tuple[str, ...]]
 
 @attrs.frozen
 class HostStatistics:
-    """Counts of one host. `queued_bytes` wait in outboxes, or for an acknowledgement; what many wait for counts once."""
+    """Counts of one host. `queued_bytes` wait in outboxes, or to be acknowledged; what many wait for counts once."""
 
     actors: int
     connections: int
