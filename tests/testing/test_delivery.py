@@ -508,7 +508,7 @@ async def use_everything(world: World, checker: DeliveryChecker, ann: Any, bob: 
         (Emitter, "subscribe", disconnect_at_once, "on_disconnect: ran for ann, which is connected"),
         (Session, "receive", overtake, "start order: increment of ann began after beside, which it had sent later"),
         (Session, "_post", mistake_the_action, "start order: say ran for bob, which had not called it"),
-        (ActionJob, "_perform", perform_twice, "start order: getCount ran again for bob, or after a later call of it"),
+        (ActionJob, "_perform", perform_twice, "start order: wait ran again for ann, or after a later call of it"),
         (Session, "_post", take_no_turn, "turns: wait began while wait was running"),
         (Session, "answer", answer_twice, "answers: ann got 2 answers to getCount"),
         (Session, "answer", forget_the_answer, "answers: ann never got an answer to wait"),

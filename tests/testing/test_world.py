@@ -106,10 +106,15 @@ async def test_a_delay_keeps_the_order(autojump_clock: trio.testing.MockClock) -
             await connection.call(Counter.get_count)
             client.link.delay(3)
             began = trio.current_time()
-            with trio.move_on_after(1):  # on its way, slowly
+
+            async def call_slowly() -> None:
                 await connection.call(Counter.increment, 2)
-            client.link.delay(0)
-            await connection.call(Counter.increment)
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(call_slowly)
+                await trio.sleep(1)
+                client.link.delay(0)
+                await connection.call(Counter.increment)
             assert seen == [1, 2, 3]
             assert trio.current_time() - began == pytest.approx(3 + 0, abs=0.5)  # the later call waited for the earlier
 
