@@ -55,7 +55,7 @@ Incoming: TypeAlias = str | bytes | PingReceived | CloseReceived | ProtocolViola
 class IncomingMessages:
     """What a client sends, as whole messages. Holds at most one message within the limit, and one received piece.
 
-    A message in one small frame, which nearly all are, is read here, in a fifth of the time, and so is a pong; every
+    A message in one small frame, which nearly all are, is read here, in a seventh of the time, and so is a pong; every
     other frame, and all that is wrong, is wsproto's, which gets it from its first byte to its last.
     """
 
