@@ -10,6 +10,7 @@ import trio
 from tests.runtime.support import FORMAT, REQUEST, FakeTransport, connected, settled
 from trivet import Actor, Conn, Options, PublicError, Registry, action
 from trivet.protocol.values import UNDEFINED
+from trivet.raw import Request, Response, WebSocket
 from trivet.runtime.host import open_host
 from trivet.runtime.instance import Instance
 from trivet.store import MemoryStore
@@ -159,3 +160,45 @@ async def test_a_validator_of_parameters_that_fails_refuses_that_connection_alon
                 assert transport.lines[-1].startswith("close 1011 ")
                 assert "internal_error" in transport.lines[-1]
             assert bystander.closed_with is None
+
+
+class Busy(Actor):
+    @action(concurrent=True)
+    async def beside(self) -> None:
+        await trio.sleep_forever()
+
+    async def on_request(self, request: Request) -> Response:
+        return await trio.sleep_forever()
+
+    async def on_websocket(self, websocket: WebSocket) -> None:
+        await trio.sleep_forever()
+
+
+@pytest.mark.parametrize("way", ["call", "fetch"])
+async def test_what_arrives_as_everything_around_is_cancelled_is_answered(way: str) -> None:
+    """Also between the end of the actor's tasks and that of the actor itself, where Trio runs others."""
+    for _ in range(20):  # Trio's scheduler has no order
+        answers: list[str] = []
+
+        async def ask(instance: Instance, answers: list[str]) -> None:
+            try:
+                if way == "call":
+                    await instance.call("beside", [], request=REQUEST)
+                else:
+                    await instance.fetch(REQUEST)
+            except PublicError as error:
+                answers.append(f"{error.group}.{error.code}")
+
+        async with trio.open_nursery() as nursery:
+            with trio.CancelScope() as process:
+                async with open_host(Registry(Busy)) as host:
+                    instance, _ = await host.get_or_create("default", "busy", ("k",))
+                    await settled()
+                    process.cancel()
+                    for _ in range(3):
+                        nursery.start_soon(ask, instance, answers)
+                        with trio.CancelScope(shield=True):
+                            await trio.lowlevel.checkpoint()
+                            nursery.start_soon(ask, instance, answers)
+        assert len(answers) == 6
+        assert set(answers) <= {"actor.stopping", "actor.shutdown_timeout"}

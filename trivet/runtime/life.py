@@ -59,10 +59,16 @@ async def live(instance: "Instance", input: Value = UNDEFINED) -> None:
         try:
             async with trio.open_nursery() as nursery:
                 instance.nursery = nursery
-                instance.work = Work(nursery, instance.less_to_do)
-                if await _start(instance, input):
-                    _open(instance)
-                    await _take_turns(instance)
+                work = instance.work = Work(nursery, instance.less_to_do)
+                try:
+                    if await _start(instance, input):
+                        _open(instance)
+                        await _take_turns(instance)
+                finally:
+                    # Trio lets others run between the end of a nursery and what comes after it.
+                    work.close()
+                    if instance.phase is Phase.RUNNING:
+                        instance.lifecycle.move(Phase.DRAINING)
                 nursery.cancel_scope.cancel()
         except Exception:
             logger.exception("%s crashed", instance.describe())

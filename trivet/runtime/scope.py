@@ -22,16 +22,20 @@ class TaskScope:
     must call `aclose`, which cancels the tasks and joins them. What a task raises is logged and stays there.
     """
 
-    __slots__ = ("_idle", "_nursery", "_scopes")
+    __slots__ = ("_idle", "_nursery", "_scopes", "closed")
 
     def __init__(self, nursery: trio.Nursery) -> None:
         self._nursery = nursery
         self._scopes: set[trio.CancelScope] | None = None
         self._idle: trio.Event | None = None
+        self.closed = False
 
     def start_soon(self, fn: Callable[[Unpack[Ts]], Awaitable[object]], *args: *Ts) -> trio.CancelScope:
-        """Start a task; cancel the returned scope to cancel it."""
+        """Start a task; cancel the returned scope to cancel it. Once it is closed nothing is run."""
         scope = trio.CancelScope()
+        if self.closed:
+            scope.cancel()
+            return scope
         if self._scopes is None:
             self._scopes = set()
         self._scopes.add(scope)
@@ -59,8 +63,12 @@ class TaskScope:
 
     @property
     def over(self) -> bool:
-        """Whether its nursery has been cancelled: what is started now would not run, and soon cannot be started."""
-        return self._nursery.cancel_scope.cancel_called
+        """Whether what is started now would not run any more, or be cancelled at once."""
+        return self.closed or self._nursery.cancel_scope.cancel_called
+
+    def close(self) -> None:
+        """Run nothing more."""
+        self.closed = True
 
     def cancel(self) -> None:
         """Cancel what runs, without waiting for it."""

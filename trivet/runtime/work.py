@@ -38,6 +38,11 @@ class Work:
         self.running = False
         """Whether the `run` hook has not returned."""
 
+    def close(self) -> None:
+        """The life is over: what is started from now on does not run."""
+        self.background.close()
+        self.beside.close()
+
     @property
     def keeps_awake(self) -> bool:
         """Whether any of it would be cut off by sleep."""
@@ -50,7 +55,8 @@ class Work:
 
     def run_outside(self, fn: Callable[[*Ts], Awaitable[object]], *args: *Ts) -> trio.CancelScope:
         """Run something outside the turn that a stop waits for. What it raises is logged."""
-        self.calls += 1
+        if not self.beside.closed:
+            self.calls += 1
         return self.beside.start_soon(self._count_call, fn, args)
 
     async def _count_call(self, fn: Callable[..., Awaitable[object]], args: tuple[Any, ...]) -> None:
@@ -62,7 +68,8 @@ class Work:
 
     def run_socket(self, fn: Callable[[], Awaitable[object]]) -> trio.CancelScope:
         """Run the handler of a raw WebSocket."""
-        self.sockets += 1
+        if not self.beside.closed:
+            self.sockets += 1
         return self.beside.start_soon(self._count_socket, fn)
 
     async def _count_socket(self, fn: Callable[[], Awaitable[object]]) -> None:
