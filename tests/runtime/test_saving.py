@@ -82,6 +82,13 @@ class Counter(Actor[Sum]):
         raise RuntimeError("after the change")
 
     @action
+    def kick(self, n: int) -> int:
+        for conn in self.conns.values():
+            if conn is not self.conn:
+                conn.disconnect("kicked")
+        return self.add(n)
+
+    @action
     def spoil(self) -> None:
         self.state.value = "not an int"  # type: ignore[assignment]  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -476,6 +483,23 @@ async def test_a_life_that_cannot_be_saved_at_its_end_is_said_so(
         assert "could not be saved at its end: no room on the disk" in caplog.text
         assert instance.phase is Phase.GONE
         assert await (await counter(host, "carefree")).call("peek", [], request=REQUEST) == 0
+
+
+@pytest.mark.parametrize("kicks", [False, True])
+async def test_connections_are_told_of_a_restart_that_comes_with_a_turn(kicks: bool) -> None:
+    """Then what ends them, as everything in that turn, is never saved."""
+    store = faulty()
+    async with hosting(store) as host:
+        instance = await counter(host)
+        async with connected(instance) as peer, connected(instance) as other:
+            await settled()
+            call = peer.act("kick" if kicks else "add", 1)
+            instance.restart()
+            await settled()
+            assert peer.answer(call).code == "save_failed"
+            assert peer.closed_with == other.closed_with == "1012 actor.restarting"
+            assert instance.phase is Phase.GONE
+        assert await (await counter(host)).call("peek", [], request=REQUEST) == 0
 
 
 async def test_an_actor_that_cannot_be_kept_does_not_come_to_be(caplog: pytest.LogCaptureFixture) -> None:

@@ -66,12 +66,12 @@ class Replies:
         """A message of the extension about the transport that carries it: it overtakes what waits for the store."""
         self.outbox.put_control(self._format.extension_frame(extension.encode(message)))
 
-    def out(self, step: Callable[[], object]) -> None:
-        """Do something in order with what waits for the store."""
+    def out(self, step: Callable[[], object], refuse: Callable[[PublicError], object] | None = None) -> None:
+        """Do something in order with what waits for the store, or `refuse` where that cannot be saved."""
         if self._instance.gate is None:
             step()
         else:
-            self._instance.gate.hold(step, boxes=(self.outbox,))
+            self._instance.gate.hold(step, refuse, boxes=(self.outbox,))
 
     def _put(self, frame: bytes, action_id: int | None = None) -> None:
         """Send a frame once what it tells is saved: the answer to a call, or one that is not sent if that fails."""

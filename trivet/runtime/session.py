@@ -291,8 +291,11 @@ class Session:
         self._close(code, reason)
 
     def _close(self, code: int, reason: str) -> None:
-        """What was sent before, then the close frame."""
-        self.replies.out(partial(self.outbox.close, self.format.close_frame(code, reason)))
+        """What was sent before, then the close frame. If that could not be saved there is one all the same."""
+        frame = self.format.close_frame(code, reason)
+        # That somebody was told to leave is then undone, as everything in its turn.
+        undone = self.format.close_frame(SERVICE_RESTART, "actor.restarting") if self._kicked else frame
+        self.replies.out(partial(self.outbox.close, frame), lambda _: self.outbox.close(undone))
 
     def _forget_farewell(self) -> None:
         self.instance.host.sessions.pop(self.token, None)
