@@ -1,6 +1,7 @@
 """Values of no declared type: whatever is plain passes."""
 
 import math
+import threading
 from base64 import b64encode
 from collections.abc import Callable
 from datetime import datetime
@@ -20,7 +21,8 @@ from trivet.conversion.leaves import (
 from trivet.conversion.paths import step
 from trivet.protocol.values import UNDEFINED
 
-_STORED_AS_IT_IS: Final = frozenset({str, int, bool, type(None), float})
+_WRITTEN_AS_IT_IS: Final = frozenset({str, int, bool, type(None)})
+_STORED_AS_IT_IS: Final = _WRITTEN_AS_IT_IS | {float}
 _SIMPLE: Final = frozenset({str, int, bool, bytes, type(None), type(UNDEFINED)})
 
 
@@ -100,19 +102,54 @@ def frozen(value: Any) -> Any:
 # In storage, what JSON lacks is an object with a single key that begins with "$". A dict that looks so is wrapped.
 
 
+class Marks(threading.local):
+    """Of the text that a thread decodes."""
+
+    possible = True
+    """Whether such an object may be in it. Where none is, what JSON has made is the value."""
+
+
+marks: Final = Marks()
+
+
 def plain_out_stored(value: Any, _: object = None) -> Any:
+    try:
+        return _out_stored(value)
+    except ValidationError:
+        return _out_stored_with_places(value)  # the same mistake, which says where it is
+
+
+def _out_stored(value: Any) -> Any:
     type_: type[object] = value.__class__
-    if type_ in {str, int, bool, type(None)}:
+    if type_ is dict:
+        result = {
+            key if key.__class__ is str else _key(key): part
+            if part.__class__ in _WRITTEN_AS_IT_IS
+            else _out_stored(part)
+            for key, part in value.items()
+        }
+        return _wrapped(result)
+    if type_ is list or type_ is tuple:
+        return [part if part.__class__ in _WRITTEN_AS_IT_IS else _out_stored(part) for part in value]
+    return _out_stored_with_places(value)
+
+
+def _wrapped(result: dict[str, Any]) -> dict[str, Any]:
+    return {"$dict": result} if len(result) == 1 and next(iter(result)).startswith("$") else result
+
+
+def _out_stored_with_places(value: Any) -> Any:
+    type_: type[object] = value.__class__
+    if type_ in _WRITTEN_AS_IT_IS:
         return value
     if type_ is float and math.isfinite(value):
         return value
     if type_ is dict:
-        result = {_key(key): part for key, part in _each(plain_out_stored, value.items())}
-        return {"$dict": result} if len(result) == 1 and next(iter(result)).startswith("$") else result
+        return _wrapped({_key(key): part for key, part in _each(_out_stored_with_places, value.items())})
     if type_ is list or type_ is tuple:
-        return [part for _, part in _each(plain_out_stored, enumerate(value))]
+        return [part for _, part in _each(_out_stored_with_places, enumerate(value))]
     if type_ is set or type_ is frozenset:
-        return {"$set": sorted(map(plain_out_stored, value), key=repr)}
+        return {"$set": sorted(map(_out_stored_with_places, value), key=repr)}
     if type_ is bytes:
         return {"$bytes": b64encode(value).decode()}
     if isinstance(value, datetime):
@@ -125,6 +162,8 @@ def plain_out_stored(value: Any, _: object = None) -> Any:
 
 
 def plain_in_stored(value: Any, _: object = None) -> Any:
+    if not marks.possible:
+        return value
     try:
         return _in_stored(value)
     except ValidationError:

@@ -11,7 +11,9 @@ from typing import Any, Final
 
 from trivet.conversion.converter import Converter
 from trivet.conversion.hooks import two_speeds
+from trivet.conversion.plain import marks
 from trivet.conversion.remembering import Remembering, StateEncoder
+from trivet.conversion.repeatable import is_repeatable
 from trivet.conversion.stored_json import check_json, dump_json, load_json
 from trivet.protocol.values import Value
 
@@ -24,10 +26,14 @@ class StateCodec:
         unstructure: Callable[[Any], Any],
         structure: Callable[[Any], Any],
         make_encoder: Callable[[], StateEncoder],
+        *,
+        repeatable: bool,
     ) -> None:
         self._unstructure = unstructure
         self._structure = structure
         self._make_encoder = make_encoder
+        self.repeatable: Final = repeatable
+        """Whether the same bytes are decoded to the same state, today and tomorrow."""
 
     def encoder(self) -> StateEncoder:
         """For one living state, to be encoded again and again as it changes."""
@@ -46,7 +52,12 @@ class StateCodec:
         Raises ValidationError, which names paths, for JSON that is not such a state, and DecodeError for what is no
         JSON.
         """
-        return self._structure(load_json(data))
+        value = load_json(data)
+        marks.possible = b'"$' in data or b"\\u0024" in data
+        try:
+            return self._structure(value)
+        finally:
+            marks.possible = True
 
     def to_plain(self, data: bytes) -> object:
         """What is stored as it stands, whatever its type was: dicts, lists, str, int, float, bool and None.
@@ -87,7 +98,9 @@ class StateConverter(Converter):
         def make_encoder() -> StateEncoder:
             return StateEncoder(unstructure(), current)
 
-        return StateCodec(self.unstructurer_of(shape), self.structurer_of(shape), make_encoder)
+        return StateCodec(
+            self.unstructurer_of(shape), self.structurer_of(shape), make_encoder, repeatable=is_repeatable(shape)
+        )
 
 
 _values: Final = StateConverter().state_codec(list[object])

@@ -5,7 +5,7 @@ from typing import Any
 
 import attrs
 
-from trivet.conversion import StateCodec, ValidationError
+from trivet.conversion import StateCodec, StateEncoder, ValidationError
 from trivet.definition import ActorDefinition
 from trivet.errors import DecodeError, PublicError, TrivetError
 from trivet.runtime.readonly import view
@@ -41,7 +41,8 @@ class State:
 
     def __init__(self, codec: StateCodec | None) -> None:
         self._codec = codec
-        self._encoder = None if codec is None else codec.encoder()
+        self._encoder: StateEncoder | None = None
+        """Made when it is needed: a life that only tells needs none."""
         self.value: Any = None
         self._known = b""
 
@@ -90,11 +91,15 @@ class State:
 
     def encode(self) -> bytes | None:
         """As it is stored, the same object as before where nothing has changed. Raises ValidationError."""
-        return None if self._encoder is None else self._encoder.encode(self.value)
+        if self._codec is None:
+            return None
+        if self._encoder is None:
+            self._encoder = self._codec.encoder()
+        return self._encoder.encode(self.value)
 
     def has_changed(self) -> bool:
         """Whether its stored form is another than when this was last asked. Raises ValidationError."""
-        assert self._encoder is not None
-        encoded = self._encoder.encode(self.value)
+        encoded = self.encode()
+        assert encoded is not None
         changed, self._known = encoded != self._known, encoded
         return changed
