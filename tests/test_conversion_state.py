@@ -304,3 +304,83 @@ def test_stored_arguments_can_be_read() -> None:
         dump_values([math.nan])
     with pytest.raises(ValidationError):
         load_values(b"{}")
+
+
+def test_a_mark_may_be_written_with_an_escape() -> None:
+    """By whoever edits the file by hand; trivet does not."""
+    codec = StateConverter().state_codec(dict[str, object])
+    assert codec.decode(rb'{"a":{"\u0024set":[1]},"b":{"\u0024dict":{"$x":2}}}') == {"a": {1}, "b": {"$x": 2}}
+    assert codec.decode(b'{"a":{"x":[{"y":1}]},"b":"$"}') == {"a": {"x": [{"y": 1}]}, "b": "$"}
+
+
+def next_number() -> int:
+    return 1
+
+
+@attrs.define
+class Defaults:
+    number: int = 1
+    numbers: list[int] = attrs.field(factory=list[int])
+    names: dict[str, str] = attrs.field(factory=dict[str, str])
+
+
+@dataclasses.dataclass
+class DataDefaults:
+    numbers: set[int] = dataclasses.field(default_factory=set[int])
+    text: str = ""
+
+
+@attrs.define
+class Numbered:
+    number: int = attrs.field(factory=next_number)
+
+
+@attrs.define
+class NumberedByItself:
+    number: int = attrs.field(default=attrs.Factory(lambda self: id(self), takes_self=True))
+
+
+@dataclasses.dataclass
+class NumberedData:
+    number: int = dataclasses.field(default_factory=next_number)
+
+
+@attrs.define
+class NumberedAfterwards:
+    number: int = 0
+
+    def __attrs_post_init__(self) -> None:
+        self.number = next_number()
+
+
+@attrs.define(init=False)
+class NumberedByHand:
+    number: int = 0
+
+    def __init__(self, number: int = 0) -> None:
+        self.number = next_number()
+
+
+@attrs.define
+class Inheriting(NumberedAfterwards):
+    other: int = 0
+
+
+@attrs.define
+class Holder:
+    inner: dict[str, list[Numbered | None]] = attrs.field(factory=dict[str, list[Numbered | None]])
+
+
+@pytest.mark.parametrize(
+    "type_", [object, dict[str, Any], list[int], Message, Defaults, DataDefaults, Color, Place, int | None]
+)
+def test_types_that_make_nothing_up(type_: object) -> None:
+    assert StateConverter().state_codec(type_).repeatable
+
+
+@pytest.mark.parametrize(
+    "type_",
+    [Numbered, NumberedByItself, NumberedData, NumberedAfterwards, NumberedByHand, Inheriting, Holder, list[Numbered]],
+)
+def test_types_that_may_make_something_up(type_: object) -> None:
+    assert not StateConverter().state_codec(type_).repeatable
