@@ -182,7 +182,7 @@ async def hosting(directory: Path, synchronous: Synchronous = "normal") -> Async
 
 
 async def actor(host: Host, name: str, key: str = "k") -> Instance:
-    return (await host.get_or_create("default", name, (key,)))[0]
+    return (await host.get_or_create("default", name, (key,), soon=True))[0]
 
 
 async def repeat(seconds: float, call: Callable[[], Awaitable[object]]) -> list[float]:
@@ -284,7 +284,10 @@ async def measure_room(directory: Path, pairs: int, seconds: float) -> list[Figu
 
 
 async def measure_wake(directory: Path, pairs: int, seconds: float) -> list[Figure]:
-    """Start-up with few and many sleeping actors, and a wake beside a bare read."""
+    """Start-up with few and many sleeping actors, and a wake beside a bare read.
+
+    Whoever was woken sleeps again, untimed, before the next one wakes: as many wake as fall asleep.
+    """
     few, many = directory / "few", directory / "many"
     await fill(few, 100)
     await fill(many, SLEEPING)
@@ -323,6 +326,8 @@ async def measure_wake(directory: Path, pairs: int, seconds: float) -> list[Figu
                     else:
                         await warm.call("look", [], request=REQUEST)
                     times.append(time.perf_counter() - began)
+                    if call is host:
+                        await (await actor(host, "room", key)).sleep()
             read, wake, turn = (percentile(times, 0.5) for times in (reads, woken, turns))
             wakes.append(wake)
             ratios.append((wake - turn) / read)

@@ -94,9 +94,6 @@ _LIMITS: Final = """\
   twice that of a loop in Python. What a reader receives another task answers: an actor has an inbox and turns. That
   alone, a bare Trio task that gets the bytes through a memory channel and sends them back, takes half as much again as
   an echo by the reader ("echo-trio-channel"). A frame to parse, JSON both ways, types and the turn come on top of it.
-* **A wake** (`python -m benchmarks.durability --only wake`) takes 7 to 8 times a bare read of SQLite, where 5 were
-  wanted: the read itself is 1.5, and the start of a life (its objects, a nursery, a task, four passes of Trio's
-  scheduler) the rest.
 * **Resumable sessions** cost a quarter more where events come singly, and several times as much with 64 in flight,
   where a delivery is all but free without them: each client's acknowledgements have to be read, one for 512 events.
 

@@ -197,10 +197,11 @@ def action(
 
     `name` is its name on the wire (default: the method's in camelCase; dots nest: "calculator.add"). `concurrent`:
     it neither takes nor waits for the actor's turn. `readonly`: it promises not to change state, so that no change is
-    looked for. `timeout` in seconds bounds an async body (default `Options.action_timeout`, then 60). `abandoned`
-    says what happens to it when its client is gone for good: "finish" (default), or "cancel" an async body and drop a
-    call that has not started. `internal`: for schedules alone. Clients, `self.client()` of actors among them, are
-    answered `actor.action_not_found`, as if there were none; inside the actor it is the plain method.
+    looked for; what it tells of others' changes is saved first all the same. `timeout` in seconds bounds an async body
+    (default `Options.action_timeout`, then 60). `abandoned` says what happens to it when its client is gone for good:
+    "finish" (default), or "cancel" an async body and drop a call that has not started. `internal`: for schedules alone.
+    Clients, `self.client()` of actors among them, are answered `actor.action_not_found`, as if there were none; inside
+    the actor it is the plain method.
 
     A UserError that it raises reaches the client as it is; any other exception as `rivetkit.internal_error`.
     """

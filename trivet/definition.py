@@ -16,6 +16,7 @@ from trivet.protocol.values import UNDEFINED, Value
 MAX_NAME: Final = 64
 T = TypeVar("T")
 _NO_DEFAULT: Final = inspect.Parameter.empty
+_BEFORE_TURN: Final = frozenset({"on_before_connect", "create_conn_state"})
 _AFTER_ACTIONS: Final = frozenset({"on_state_change", "on_before_action_response"})
 
 
@@ -34,6 +35,8 @@ class ActionDefinition:
     internal: bool
     immediate: bool
     """Neither an `async def`, nor followed by a hook that may be one."""
+    changes: bool
+    """Whether running it, and what belongs to it, may change the state."""
 
 
 @attrs.frozen(eq=False)
@@ -126,9 +129,14 @@ class ActorDefinition:
         return self.state_codec is not None and "on_state_change" in self.hooks
 
     @property
+    def prepares(self) -> bool:
+        """Whether code of the actor's own runs for a connection before its turn comes."""
+        return not self.hooks.isdisjoint(_BEFORE_TURN)
+
+    @property
     def admits_inline(self) -> bool:
         """Whether admission never waits: no hook of it is async, and none takes the turn."""
-        hooks = self.hooks & {"on_before_connect", "create_conn_state"}
+        hooks = self.hooks & _BEFORE_TURN
         return "on_connect" not in self.hooks and not any(
             inspect.iscoroutinefunction(getattr(self.cls, hook)) for hook in hooks
         )
@@ -342,6 +350,7 @@ def _actions(
             found.abandoned,
             found.internal,
             immediate=not (inspect.iscoroutinefunction(found.fn) or hooks & _AFTER_ACTIONS),
+            changes=not found.readonly or "on_before_action_response" in hooks,
         )
         actions[name] = by_action[found] = definition
     return actions, by_action

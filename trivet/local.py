@@ -257,14 +257,16 @@ class LocalBackend(Backend):
     def capture_context(self) -> Chain:
         return current_chain()
 
-    async def _instance(self, target: Target) -> Instance:
+    async def _instance(self, target: Target, *, soon: bool = False) -> Instance:
         await self._save_first()
         if isinstance(target, ById):
-            return await self._host.by_id(target.actor_id)
+            return await self._host.by_id(target.actor_id, soon=soon)
         if target.creates:
-            instance, _ = await self._host.get_or_create(self._namespace, target.name, target.key, _copy(target.input))
+            instance, _ = await self._host.get_or_create(
+                self._namespace, target.name, target.key, _copy(target.input), soon=soon
+            )
             return instance
-        return await self._host.get(self._namespace, target.name, target.key)
+        return await self._host.get(self._namespace, target.name, target.key, soon=soon)
 
     async def resolve(self, target: Target) -> str:
         try:
@@ -289,7 +291,7 @@ class LocalBackend(Backend):
             raise ActorError("message", "incoming_too_long", "Incoming message too long")
         request = Request("POST", f"local:///action/{action}")
         try:
-            instance = await self._instance(target)
+            instance = await self._instance(target, soon=True)
             output = await instance.call(
                 action, _CODEC.decode_action_request(payload), params=_copy(params), request=request
             )

@@ -24,7 +24,7 @@ from trivet.testing.store import FaultyStore
 EPOCH: Final = 1_893_456_000.0
 AT_ONCE: Final = ("write", "fail")
 """Actions that wait for nothing: answered with `save_failed` they have had no effect."""
-ACTIONS: Final = (*AT_ONCE, "writeSlowly", "writeBeside", "tell", "plan", "planSlowly")
+ACTIONS: Final = (*AT_ONCE, "writeSlowly", "writeBeside", "tell", "plan", "planSlowly", "noteLater", "look")
 Step: TypeAlias = tuple[Any, ...]
 
 
@@ -33,10 +33,11 @@ class Log:
     lines: list[str] = attrs.field(factory=list[str])
     came: list[str] = attrs.field(factory=list[str])
     left: list[str] = attrs.field(factory=list[str])
+    notes: list[str] = attrs.field(factory=list[str])
 
 
 class Diary(Actor[Log, dict[str, int]]):
-    """Each line is told to all, with its number."""
+    """Each line is told to all, with its number. Of notes nobody is told; they are seen by those who look."""
 
     options = Options(durability="gated", sleep_after=1, sleep_with_connections=True)
     written = Event(int, str)
@@ -94,12 +95,26 @@ class Diary(Actor[Log, dict[str, int]]):
         return -1
 
     @action
+    def note_later(self, text: str) -> None:
+        self.start_soon(self._note, text)
+
+    async def _note(self, text: str) -> None:
+        await trio.sleep(self.pause)
+        self.state.notes.append(text)
+
+    @action(readonly=True)
+    def look(self, _: str) -> list[tuple[int, str]]:
+        last = [lines[-1:] for lines in (self.state.lines, self.state.notes)]
+        numbers = len(self.state.lines) - 1, len(self.state.notes) - 1
+        return [(number, text) for number, texts in zip(numbers, last, strict=True) for text in texts or [""]]
+
+    @action
     def nap(self) -> None:
         self.sleep()
 
     @action
     def memory(self) -> list[list[str]]:
-        return [self.state.lines, self.state.came, self.state.left]
+        return [self.state.lines, self.state.came, self.state.left, self.state.notes]
 
 
 REGISTRY: Final = Registry(Diary)
@@ -187,10 +202,11 @@ class History:
     lines: list[str] = attrs.field(factory=list[str])
     came: list[str] = attrs.field(factory=list[str])
     left: list[str] = attrs.field(factory=list[str])
+    notes: list[str] = attrs.field(factory=list[str])
 
 
-async def _actor(host: Host) -> Instance:
-    return (await host.get_or_create("default", "diary", ("k",)))[0]
+async def _actor(host: Host, *, soon: bool = False) -> Instance:
+    return (await host.get_or_create("default", "diary", ("k",), soon=soon))[0]
 
 
 def _wall_clock() -> float:
@@ -216,6 +232,12 @@ class _Process:
                 self._clients[number % len(self._clients)].leaves.set()
             case ("act", int(number), str(name)) if self._clients:
                 self._clients[number % len(self._clients)].act(name, text)
+            case ("peep", int(number)) if self._clients:
+                client = self._clients[number % len(self._clients)]
+                client.act("noteLater", text)
+                await trio.sleep(1.2 * Diary.pause)
+                client.act("look", text)
+                await settled()
             case ("call", str(name)):
                 self._waiting[text] = None
                 self._nursery.start_soon(self._call, name, text)
@@ -240,7 +262,7 @@ class _Process:
         output: Value = None
         code: str | None = None
         try:
-            output = await (await _actor(self._host)).call(name, list(args), request=REQUEST)
+            output = await (await _actor(self._host, soon=True)).call(name, list(args), request=REQUEST)
         except PublicError as error:
             output, code = str(error.message), error.code
         except StoreError:
@@ -296,7 +318,7 @@ async def play(steps: list[Step], history: History) -> None:
         async with open_host(REGISTRY, store=inner, wall_clock=_wall_clock) as host:
             await trio.sleep(30)
             found: Any = await (await _actor(host)).call("memory", [], request=REQUEST)
-            history.lines, history.came, history.left = found
+            history.lines, history.came, history.left, history.notes = found
 
 
 def run(steps: list[Step]) -> History:
@@ -365,6 +387,9 @@ def _verify_answer(answer: Answer, lines: dict[int, str], counts: Counter[str], 
             check(counts[text] == 1, "schedules", answer)
         case Answer(action="planSlowly", code=None):
             check(counts[f"{text}.1"] >= 1 and counts[f"{text}.2"] == 1, "schedules", answer)
+        case Answer(action="look", code=None, output=[[int(line), str(written)], [int(note), str(noted)]]):
+            check(line < 0 or lines.get(line) == written, "seen", answer)
+            check(note < 0 or history.notes[note : note + 1] == [noted], "seen", answer)
         case Answer(action="writeSlowly", code=None, output=int(number)):
             check(lines.get(number) == f"{text}.2", "seen", answer)
         case Answer(code="failed", output=str(number)):

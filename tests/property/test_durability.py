@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tests.property.remembering import ACTIONS, Forgotten, Step, run, verify
 from trivet.runtime.connection import Conn
+from trivet.runtime.instance import Instance
 from trivet.runtime.saving import Saver
 from trivet.runtime.schedules import Schedules
 from trivet.runtime.state import State
@@ -26,6 +27,7 @@ STEPS: Final = st.one_of(
     st.tuples(st.just("call"), st.sampled_from(ACTIONS)),
     st.tuples(st.just("wait"), st.sampled_from([0.01, 0.05, 0.3, 2.0])),
     st.just(("settle",)),
+    st.tuples(st.just("peep"), NUMBERS),
     st.tuples(st.just("leave"), NUMBERS),
     st.just(("nap",)),
     st.tuples(st.just("delay"), st.sampled_from([0.0, 0.005, 0.06])),
@@ -94,6 +96,14 @@ def release_all_the_same(self: Saver, held: list[Any]) -> None:
         one.release()
 
 
+settle = Saver.settle
+
+
+def settle_blindly(self: Saver) -> None:
+    self._unseen = False
+    settle(self)
+
+
 CONNECT: Final[Step] = ("connect",)
 MOMENT: Final[Step] = ("wait", 0.05)
 WHILE: Final[Step] = ("wait", 2.0)
@@ -109,12 +119,14 @@ PLANTS: Final = [
     (Saver, "_fail", go_on, "undone", [FAIL, WRITE, MOMENT, WRITE]),
     (Schedules, "take_changes", keep_schedules, "schedules", [("act", 0, "plan"), WHILE, CRASH]),
     (Saver, "_refuse", release_all_the_same, "seen", [FAIL, WRITE, MOMENT]),
+    (Saver, "settle", settle_blindly, "seen", [WRITE, MOMENT, CRASH]),
+    (Instance, "works_in_background", False, "seen", [("peep", 0), CRASH]),
 ]
 
 
 @pytest.mark.parametrize(("target", "name", "plant", "rule", "steps"), PLANTS)
 def test_a_planted_bug_is_found_and_named(
-    target: type, name: str, plant: Callable[..., Any], rule: str, steps: list[Step], monkeypatch: pytest.MonkeyPatch
+    target: type, name: str, plant: object, rule: str, steps: list[Step], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps = [CONNECT, MOMENT, *steps]
     verify(run(steps))
@@ -127,7 +139,7 @@ def test_a_planted_bug_is_found_and_named(
 @pytest.mark.skipif(not LONG, reason="takes minutes; TRIVET_LONG=1 runs it")
 @pytest.mark.parametrize(("target", "name", "plant", "rule", "steps"), PLANTS)
 def test_a_planted_bug_is_found_by_chance(
-    target: type, name: str, plant: Callable[..., Any], rule: str, steps: list[Step], monkeypatch: pytest.MonkeyPatch
+    target: type, name: str, plant: object, rule: str, steps: list[Step], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(target, name, plant)
 

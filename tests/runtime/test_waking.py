@@ -24,13 +24,14 @@ class Counter(Actor[Count]):
 
 
 class WatchedStore(MemoryStore):
-    """Notes what is read. `damaged`: who an actor is can be read, and nothing else of it."""
+    """Notes what is read. `damaged`: who an actor is can be read, and nothing else of it. `near`: without waiting."""
 
     def __init__(self) -> None:
         super().__init__(durable=True)
         self.reads: list[str] = []
         self.damaged = False
         self.slow = False
+        self.near = False
 
     async def find(self, namespace: str, name: str, key: tuple[str, ...]) -> ActorRow | None:
         self.reads.append("find")
@@ -53,6 +54,12 @@ class WatchedStore(MemoryStore):
             await trio.testing.wait_all_tasks_blocked()
         return stored
 
+    def load_by_key_nowait(self, namespace: str, name: str, key: tuple[str, ...]) -> Stored | None:
+        if not self.near or self.damaged:
+            raise trio.WouldBlock
+        self.reads.append("load_by_key_nowait")
+        return super().load_by_key_nowait(namespace, name, key)
+
     def _check(self) -> None:
         if self.damaged:
             raise StoreError("a page of it is damaged")
@@ -71,17 +78,28 @@ async def asleep(host: Host) -> str:
     return instance.actor_id
 
 
-async def test_a_wake_reads_the_store_once() -> None:
+@pytest.mark.parametrize("near", [False, True])
+async def test_a_wake_reads_the_store_once(near: bool) -> None:
     store = WatchedStore()
+    store.near = near
+    read = "load_by_key_nowait" if near else "load_by_key"
     async with open_host(Registry(Counter), store=store) as host:
         actor_id = await asleep(host)
         store.reads.clear()
         assert await add(host) == 2
-        assert store.reads == ["load_by_key"]
+        assert store.reads == [read]
         await host.put_to_sleep(actor_id)
         store.reads.clear()
         assert (await host.by_id(actor_id)).actor_id == actor_id
-        assert store.reads == ["find_id", "load_by_key"]
+        assert store.reads == ["find_id", read]
+
+
+async def test_who_is_not_there_is_asked_of_the_store_with_a_checkpoint() -> None:
+    store = WatchedStore()
+    store.near = True
+    async with open_host(Registry(Counter), store=store) as host:
+        with trio.testing.assert_checkpoints(), pytest.raises(PublicError, match="not_found"):
+            await host.get("default", "counter", ("nobody",), soon=True)
 
 
 async def test_whoever_asks_while_it_is_read_waits_for_that() -> None:

@@ -1,5 +1,6 @@
 """What every store does."""
 
+import contextlib
 import json
 import math
 
@@ -211,6 +212,14 @@ async def test_a_large_state_comes_back_whole(store: Store) -> None:
     stored = await store.load("id-1")
     assert stored is not None
     assert stored.state == large
+
+
+async def test_what_needs_no_waiting_is_the_same(store: Store) -> None:
+    await store.create(row(1), Changes(b"1", 2, {"c": b"3"}, {"s": b"4"}))
+    for key in (("1",), ("nobody",)):
+        with contextlib.suppress(trio.WouldBlock):
+            found = store.load_by_key_nowait("default", "room", key)
+            assert found == await store.load_by_key("default", "room", key)
 
 
 async def test_every_method_is_a_checkpoint(store: Store) -> None:

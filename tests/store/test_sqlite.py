@@ -130,14 +130,18 @@ async def test_what_is_in_memory_is_read_on_the_event_loop(in_file: SQLiteStore)
     before = in_file.statistics()
     await in_file.load("id-1")
     await in_file.find("default", "room", ("1",))
-    await in_file.load_by_key("default", "room", ("1",))
+    assert in_file.load_by_key_nowait("default", "room", ("1",)) == await in_file.load("id-1")
     await in_file.next_alarm()
     after = in_file.statistics()
-    assert (after.near_reads - before.near_reads, after.far_reads - before.far_reads) == (4, 0)
+    assert (after.near_reads - before.near_reads, after.far_reads - before.far_reads) == (5, 0)
     stored = await in_file.load("id-2")
     assert stored is not None
     assert len(stored.state or b"") == 1_000_002
     assert in_file.statistics().far_reads == after.far_reads + 1
+    with pytest.raises(trio.WouldBlock):
+        in_file.load_by_key_nowait("default", "room", ("2",))
+    assert await in_file.load_by_key("default", "room", ("2",)) == stored
+    assert in_file.statistics().far_reads == after.far_reads + 2
 
 
 @linux
@@ -278,6 +282,8 @@ async def test_a_closed_store_says_so(tmp_path: Path) -> None:
         await store.create(row(1), state(1))
     with pytest.raises(StoreError, match="was closed"):
         await store.load("id-1")
+    with pytest.raises(trio.WouldBlock):
+        store.load_by_key_nowait("default", "room", ("1",))
     with pytest.raises(StoreError, match="was closed"):
         await store.due(1.0, 1)
     with pytest.raises(StoreError, match="was closed"):

@@ -39,7 +39,7 @@ def _is_made_plainly(cls: Any) -> bool:
 
 
 def _is_plain(field: Field) -> bool:
-    attribute = field.attribute
+    attribute: Any = field.attribute
     if attribute.converter is not None:
         return False
     factory: Any = getattr(attribute.default, "factory", None)

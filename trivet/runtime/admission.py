@@ -36,7 +36,7 @@ class Admission:
     async def prepare(self) -> None:
         """What runs outside the turn. The connection is in nobody's sight yet. Raises PublicError."""
         instance, conn, definition = self._instance, self._conn, self._instance.definition
-        if instance.phase is not Phase.RUNNING:
+        if instance.phase is not Phase.RUNNING and not instance.takes_early_calls:
             raise instance.refusal()
         if instance.crowded:
             raise answers.overloaded("Too many connections wait for this actor")
@@ -44,14 +44,13 @@ class Admission:
             conn.params = definition.params(self._params)
         except Exception as exc:  # validators are the user's code
             raise instance.public(exc, "the validation of the connection's parameters", conn) from None
-        actor = instance.actor
         if "on_before_connect" in definition.hooks:
-            await self._hook("on_before_connect", lambda: actor.on_before_connect(conn.params))
+            await self._hook("on_before_connect", lambda: instance.actor.on_before_connect(conn.params))
         if "create_conn_state" in definition.hooks:
-            conn.state = await self._hook("create_conn_state", lambda: actor.create_conn_state(conn.params))
+            conn.state = await self._hook("create_conn_state", lambda: instance.actor.create_conn_state(conn.params))
         else:
             # A class of the user's: its defaults may raise too.
-            conn.state = await self._hook("the connection's state", definition.make_conn_state)
+            conn.state = await self._hook("the connection's state", definition.make_conn_state, changes=False)
 
     async def admit(self, welcome: Callable[[], None]) -> None:
         """Put the connection into `conns`, run `on_connect` in the actor's turn, then `welcome`. Raises PublicError.
@@ -101,11 +100,11 @@ class Admission:
         """Whether the connection has gone."""
         return self._withdrawn
 
-    async def _hook(self, name: str, fn: Callable[[], Any]) -> Any:
+    async def _hook(self, name: str, fn: Callable[[], Any], *, changes: bool = True) -> Any:
         instance = self._instance
         began = trio.current_time()
         try:
-            with instance.caused_by(self._conn, self._chain):
+            with instance.caused_by(self._conn, self._chain, changes=changes):
                 return await with_timeout(min(instance.connect_hook_timeout, self._remaining), name, fn)
         except Exception as exc:
             raise instance.public(exc, name, self._conn) from None

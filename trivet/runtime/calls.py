@@ -243,7 +243,7 @@ class StatelessJob(Call):
         if gate is None:
             self._done.set()
         else:
-            gate.hold(self._done.set, self._refuse)
+            gate.hold(self._done.set, self._refuse, changes=self.action.changes)
 
     def _refuse(self, error: PublicError) -> None:
         self._error = error

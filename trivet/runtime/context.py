@@ -40,21 +40,29 @@ chain: Final[ContextVar[Chain]] = ContextVar("trivet_chain", default=())
 
 
 class Causing:
-    """While entered, what runs is caused by `of`, and `holds` are the turns that wait for it."""
+    """While entered, what runs is caused by `of`, and `holds` are the turns that wait for it.
 
-    __slots__ = ("_chain_token", "_holds", "_of", "_token")
+    `changes`: it may change what is saved of the actor.
+    """
 
-    def __init__(self, of: Cause, holds: Chain) -> None:
+    __slots__ = ("_chain_token", "_changes", "_holds", "_of", "_token")
+
+    def __init__(self, of: Cause, holds: Chain, changes: bool) -> None:
         self._of = of
         self._holds = holds
+        self._changes = changes
 
     def __enter__(self) -> None:
+        if self._changes:
+            self._of.instance.saver.code_begins()
         self._token = cause.set(self._of)
         self._chain_token = chain.set(self._holds)
 
     def __exit__(self, *_: object) -> None:
         chain.reset(self._chain_token)
         cause.reset(self._token)
+        if self._changes:
+            self._of.instance.saver.code_ends()
 
 
 def current_chain() -> Chain:

@@ -75,9 +75,12 @@ class Host:
         self._by_id: dict[str, Instance] = {}
         self._looked_up: dict[_Address, Once] = {}
 
-    async def get(self, namespace: str, name: str, key: tuple[str, ...]) -> Instance:
+    # With `soon` an actor will do that is only about to be awake: what is asked of it waits, and fails with what its
+    # start raises. Then these need not be checkpoints.
+
+    async def get(self, namespace: str, name: str, key: tuple[str, ...], *, soon: bool = False) -> Instance:
         """The actor of that name and key, awake. Raises PublicError `actor.not_found`."""
-        found = await self._find((namespace, name, key), None)
+        found = await self._find((namespace, name, key), None, soon)
         if found is None:
             raise answers.not_found()
         return found[0]
@@ -88,12 +91,14 @@ class Host:
         name: str,
         key: tuple[str, ...],
         input: Value = UNDEFINED,
+        *,
+        soon: bool = False,
     ) -> tuple[Instance, bool]:
         """The actor of that name and key, awake, and whether it was created for this call.
 
         Raises PublicError: what its hooks raise at the start, `actor.stopping` when the host stops.
         """
-        found = await self._find((namespace, name, key), (input,))
+        found = await self._find((namespace, name, key), (input,), soon)
         assert found is not None
         return found
 
@@ -110,7 +115,7 @@ class Host:
             raise answers.duplicate_key(serialise_key(key), instance.actor_id)
         return instance
 
-    async def by_id(self, actor_id: str) -> Instance:
+    async def by_id(self, actor_id: str, *, soon: bool = False) -> Instance:
         """The actor of that id, awake. Raises PublicError `actor.not_found`."""
         while True:
             instance = self._by_id.get(actor_id)
@@ -118,11 +123,11 @@ class Host:
                 row = await self.store.find_id(actor_id)
                 if row is None or row.name not in self.registry:
                     raise answers.not_found()
-                found = await self._find((row.namespace, row.name, row.key), None)
+                found = await self._find((row.namespace, row.name, row.key), None, soon)
                 if found is None or found[0].actor_id != actor_id:
                     raise answers.not_found()
                 return found[0]
-            if await _is_up(instance):
+            if await _is_up(instance, soon):
                 return instance
 
     # -- without waking ----------------------------------------------------------------------------------------------
@@ -185,12 +190,12 @@ class Host:
 
     # -- waking ------------------------------------------------------------------------------------------------------
 
-    async def _find(self, address: _Address, creation: tuple[Value] | None) -> tuple[Instance, bool] | None:
+    async def _find(self, address: _Address, creation: tuple[Value] | None, soon: bool) -> tuple[Instance, bool] | None:
         """The actor of an address, awake, and whether it is new; made with the input `creation`, if that is given."""
         while True:
             instance = self._by_address.get(address)
             if instance is not None:
-                if await _is_up(instance):
+                if await _is_up(instance, soon):
                     return instance, False
                 continue
             if address[1] not in self.registry:
@@ -198,6 +203,13 @@ class Host:
             other = self._looked_up.get(address)
             if other is not None:  # one of them decides whether there is an actor
                 await other.wait()
+                continue
+            try:
+                stored = self.store.load_by_key_nowait(*address)
+            except trio.WouldBlock:
+                stored = None
+            if stored is not None:
+                self._bring_in(stored.row, is_new=False).wake(stored)
                 continue
             looked_up = self._looked_up[address] = Once()
             try:
@@ -291,11 +303,16 @@ class Host:
         return HostStatistics(len(self._by_id), connections, self.backlog.bytes, len(self.timers))
 
 
-async def _is_up(instance: Instance) -> bool:
-    """Whether this object is the actor, awake. False after the end of one that is no more. Raises PublicError.
+async def _is_up(instance: Instance, soon: bool) -> bool:
+    """Whether this object is the actor, awake, or where `soon` will do about to be. False after the end of one that is
+    no more. Raises PublicError.
 
     Of one that did not come to be nobody but its creator learns why: the next one may try.
     """
+    if soon and not instance.is_new:
+        instance.wake()
+        if instance.phase in (Phase.RUNNING, Phase.STARTING):
+            return True
     await instance.ready()
     if instance.phase is Phase.RUNNING:
         return True

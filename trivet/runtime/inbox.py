@@ -1,6 +1,6 @@
 """An actor's inbox: jobs that each take its turn, bounded where a bound can refuse."""
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
 import trio
@@ -38,6 +38,14 @@ class Inbox:
             self._send.send_nowait(job)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             raise answers.stopping() from None
+
+    def post_first(self, jobs: Sequence[Job]) -> None:
+        """Queue jobs as `post` does, before those that wait. For the actor's own task."""
+        waiting: list[Job] = []
+        while (job := self.take()) is not None:
+            waiting.append(job)
+        for job in (*jobs, *waiting):
+            self.post(job)
 
     def nudge(self) -> None:
         """Have the actor's task look at what there is to do."""

@@ -264,6 +264,11 @@ class Instance:
         """Whether what arrives now waits for the next life."""
         return self.phase in (Phase.ASLEEP, Phase.STARTING) or (self.stopping and self._comes_back)
 
+    @property
+    def takes_early_calls(self) -> bool:
+        """Whether it starts, and calls may wait in its inbox: nothing of its own has to run before their turn."""
+        return self.phase is Phase.STARTING and not self.definition.prepares
+
     def refusal(self) -> PublicError:
         """What is answered to work that this life does not take. NextLife where the next one will."""
         return answers.NextLife() if self._comes_back else answers.stopping()
@@ -348,6 +353,8 @@ class Instance:
 
     def end_error(self) -> PublicError:
         """What is answered to work that this life has taken and not done."""
+        if self.start_error is not None:
+            return self.start_error
         if self.lifecycle.goal is Goal.RESTART:
             return answers.save_failed() if self.saver.failed else answers.stopping()
         return self.refusal()
@@ -429,7 +436,7 @@ class Instance:
 
     def post_call(self, job: ActionJob | StatelessJob) -> None:
         """Queue a call. Raises PublicError `actor.stopping`, `actor.overloaded` or `actor.deadlock`, or NextLife."""
-        if self.phase is not Phase.RUNNING:
+        if self.phase is not Phase.RUNNING and not self.takes_early_calls:
             raise self.refusal()
         self.inbox.post_call(job)
 
@@ -545,7 +552,9 @@ class Instance:
         if action is None:
             raise answers.action_not_found(name)
         while True:
-            instance = await self.awake()
+            if self.phase is Phase.ASLEEP:
+                self.wake()
+            instance = self if self.takes_early_calls and not action.concurrent else await self.awake()
             with instance.visit():
                 holds: Chain = current_chain()
                 conn: Conn[Any, Any] = Conn(instance, "call", request)
@@ -616,11 +625,19 @@ class Instance:
 
     # -- context of running code --------------------------------------------------------------------------------------
 
-    def caused_by(self, conn: Conn[Any, Any] | None, holds: Chain | None = None, *, readonly: bool = False) -> Causing:
-        """Run user code on behalf of a connection, or of none; `holds` are the turns that wait for it."""
+    def caused_by(self, conn: Conn[Any, Any] | None, holds: Chain | None = None, *, changes: bool = True) -> Causing:
+        """Run user code on behalf of a connection, or of none; `holds` are the turns that wait for it.
+
+        `changes`: it may change the state, or anything else that is saved.
+        """
         if holds is None:
             holds = () if self.turn_hold is None else (self.turn_hold,)
-        return Causing(Cause(self, conn, readonly), holds)
+        return Causing(Cause(self, conn), holds, changes)
+
+    def watched_by(self) -> Causing:
+        """Run `on_state_change`, for which the state is read-only."""
+        holds = () if self.turn_hold is None else (self.turn_hold,)
+        return Causing(Cause(self, self.current_conn_or_none(), readonly=True), holds, changes=False)
 
     def _cause(self) -> Cause | None:
         found = cause.get()
@@ -685,7 +702,7 @@ class Instance:
             return
         try:
             if self.state.has_changed():
-                with self.caused_by(self.current_conn_or_none(), readonly=True):
+                with self.watched_by():
                     result = self.actor.on_state_change()
                     if result is not None:
                         await result

@@ -30,6 +30,8 @@ _SECONDS_AT_MOST: Final = 0.001
 # An actor that could not be saved is woken for its schedules after so many seconds at the earliest.
 _TRY_AGAIN: Final = 1.0
 
+_BEFORE_WORK: Final = frozenset({"on_migrate", "on_wake"})
+
 _GOODBYES: Final = {
     Goal.SLEEP: (SERVICE_RESTART, "actor.restarting"),  # said only where the start of a life failed
     Goal.STOP: (GOING_AWAY, "ws.going_away"),
@@ -89,7 +91,7 @@ async def _start(instance: "Instance", input: Value) -> bool:
         saver.begin(instance.work.beside, stored)
         if stored is not None and stored.schedules:
             instance.made_schedules = Schedules(instance, stored.schedules, lives=False)
-        with instance.caused_by(None):
+        with instance.caused_by(None, changes=stored is None or not hooks.isdisjoint(_BEFORE_WORK)):
             actor = instance.actor = definition.cls()
             actor._instance = instance
             actor.name = definition.name
@@ -160,9 +162,9 @@ def _open(instance: "Instance") -> None:
     """Take work."""
     assert instance.work is not None
     instance.lifecycle.move(Phase.RUNNING)
-    departed, instance.departed = instance.departed, []
-    for conn in departed:
-        instance.inbox.post(DisconnectJob(instance, conn))
+    if instance.departed:
+        departed, instance.departed = instance.departed, []
+        instance.inbox.post_first([DisconnectJob(instance, conn) for conn in departed])
     if "run" in instance.definition.hooks:
         instance.work.running = True
         instance.work.background.start_soon(partial(_run_hook, instance))

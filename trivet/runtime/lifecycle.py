@@ -8,6 +8,8 @@ from typing import Final
 class Phase(Enum):
     """Where an actor that is in memory stands."""
 
+    __hash__ = object.__hash__  # Enum's own is a function in Python, and every life looks itself up in a table
+
     ASLEEP = auto()
     """It has no task and no instance of the user's class; its connections, if any, wait for it to wake."""
     STARTING = auto()

@@ -48,7 +48,7 @@ async def perform(
     try:
         if body is None:
             bound = _bind(instance, action, args)
-        with instance.caused_by(conn, chain):
+        with instance.caused_by(conn, chain, changes=action.changes):
             try:
                 result = body if body is not None else _call(instance, action, bound)
                 if hasattr(result, "__await__"):
@@ -76,7 +76,7 @@ def perform_at_once(
     """
     try:
         bound = _bind(instance, action, args)
-        with instance.caused_by(conn, chain):
+        with instance.caused_by(conn, chain, changes=action.changes):
             try:
                 result = _call(instance, action, bound)
             finally:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
+from trivet.definition import ActionDefinition
 from trivet.errors import EncodeError, PublicError, internal_error
 from trivet.protocol import extension
 from trivet.protocol.messages import ActionResponse, Error, ToClient
@@ -27,18 +28,18 @@ class Replies:
         self._format = format
         self.outbox = outbox
 
-    def answer(self, action_id: int, output: Value, action: str) -> None:
+    def answer(self, action_id: int, output: Value, action: ActionDefinition) -> None:
         """The result of a call of `action`. One that is too large or cannot travel is an error of that call alone."""
         try:
             payload = self._format.codec.encode_to_client(ActionResponse(action_id, output))
         except EncodeError as error:
-            logger.error("%s: the result of %s cannot travel: %s", self._instance.describe(), action, error)
+            logger.error("%s: the result of %s cannot travel: %s", self._instance.describe(), action.name, error)
             self.send(answers.error_message(internal_error(), action_id), action_id)
             return
         if len(payload) > self._instance.host.limits.outgoing_message:
             self.send(answers.error_message(answers.outgoing_too_long(), action_id), action_id)
             return
-        self._put(self._format.frame(payload), action_id)
+        self._put(self._format.frame(payload), action_id, changes=action.changes)
 
     def answer_error(self, action_id: int, error: PublicError) -> None:
         """The error of a call."""
@@ -73,13 +74,14 @@ class Replies:
         else:
             self._instance.gate.hold(step, refuse, boxes=(self.outbox,))
 
-    def _put(self, frame: bytes, action_id: int | None = None) -> None:
+    def _put(self, frame: bytes, action_id: int | None = None, *, changes: bool = True) -> None:
         """Send a frame once what it tells is saved: the answer to a call, or one that is not sent if that fails."""
         if self._instance.gate is None:
             self.outbox.put(frame)
         else:
             refuse = None if action_id is None else partial(self._answer_unsaved, action_id)
-            self._instance.gate.hold(partial(self.outbox.put, frame), refuse, boxes=(self.outbox,))
+            step = partial(self.outbox.put, frame)
+            self._instance.gate.hold(step, refuse, boxes=(self.outbox,), changes=changes)
 
     def _answer_unsaved(self, action_id: int, error: PublicError) -> None:
         """Instead of an answer that tells what could not be saved."""

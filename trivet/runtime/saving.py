@@ -59,6 +59,7 @@ class Saver:
     __slots__ = (
         "_asked",
         "_behind",
+        "_codes",
         "_committing",
         "_conns",
         "_held",
@@ -72,6 +73,7 @@ class Saver:
         "_store",
         "_timer",
         "_unsaved",
+        "_unseen",
         "failed",
         "gates",
         "keeps_conns",
@@ -106,6 +108,9 @@ class Saver:
         self._conns: dict[str, Conn[Any, Any] | None] = {} if self.keeps_conns else _UNUSED
         self._timer: TimerHandle | None = None
         self._not_before = 0.0
+        self._codes = 0
+        self._unseen = True
+        """Whether there may be a change that no look has found."""
         self.failed = False
         """Whether the present life could not be saved."""
 
@@ -113,6 +118,8 @@ class Saver:
 
     def begin(self, scope: TaskScope, stored: Stored | None) -> None:
         """A life begins; its commits run in `scope`. Without `stored` the actor is a new one, kept from `birth` on."""
+        codec = self._instance.definition.state_codec
+        self._unseen = codec is not None and (stored is None or stored.state is None or not codec.repeatable)
         self._lives_in = scope
         self._scope = None if stored is None else scope
         self._saved = None if stored is None else stored.state
@@ -177,11 +184,15 @@ class Saver:
         *,
         size: int = 0,
         boxes: "Iterable[Outbox]" = (),
+        changes: bool = True,
     ) -> None:
         """Call `release` once everything up to now is saved, after all that was held before.
 
-        `boxes` are those whose output it is. Nothing that is not gated overtakes it there.
+        `boxes` are those whose output it is. Nothing that is not gated overtakes it there. Without `changes` the code
+        that it comes from has changed nothing.
         """
+        if changes:
+            self._unseen = True
         if self._scope is None:  # between two lives nothing changes, and before the first there is nothing to lose
             release()
             return
@@ -215,8 +226,18 @@ class Saver:
 
     # -- what changes -------------------------------------------------------------------------------------------------
 
+    def code_begins(self) -> None:
+        """Code runs that may change something."""
+        self._codes += 1
+
+    def code_ends(self) -> None:
+        """It has returned. What it has changed goes with the next save."""
+        self._codes -= 1
+        self._unseen = True
+
     def touch(self) -> None:
         """Code that may have changed something has run. It is saved in time, whether an output waits for it or not."""
+        self._unseen = True
         if self._saves and self._timer is None:
             self._timer = self._instance.host.timers.call_later(SAVE_WITHIN, self._save_in_time)
 
@@ -230,6 +251,7 @@ class Saver:
         """A connection was admitted, or its code has run: `on_disconnect` will want it as it is."""
         if self.keeps_conns and conn.kind == "events":
             self._conns[conn.id] = conn
+            self._unseen = True
 
     def conn_left(self, conn: Conn[Any, Any]) -> None:
         """Its `on_disconnect` has run."""
@@ -244,6 +266,10 @@ class Saver:
         self._asked = False
         if self._committing or self._scope is None or self._scope.over or self.failed:
             return  # it goes with the next commit or the last, or nowhere
+        if not self._unseen:
+            held, self._held = self._held, []
+            self._release(held)
+            return
         now = trio.current_time()
         if now < self._not_before:
             self._cancel_timer()
@@ -281,6 +307,7 @@ class Saver:
     def _collect(self, *, every_conn: bool) -> Changes | None:
         """What has changed since the last commit. Raises ValidationError for a state that is not of its type."""
         instance = self._instance
+        self._unseen = self._codes > 0 or instance.works_in_background
         began = thread_time()
         state = instance.state.encode()
         if state is not None and len(state) > _LARGE:

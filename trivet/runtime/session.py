@@ -515,7 +515,7 @@ class Session:
         """The result of a call. One that is too large or cannot travel is an error of that call alone."""
         self._settle(job)
         if not self._ended:
-            self.replies.answer(job.id, output, job.action.name)
+            self.replies.answer(job.id, output, job.action)
 
     def answer_error(self, action_id: int, error: PublicError, job: ActionJob | None = None) -> None:
         """The error of a call. The connection goes on."""

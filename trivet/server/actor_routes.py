@@ -22,24 +22,25 @@ _QUEUE: Final = "/queue/"
 _REQUEST: Final = "/request"
 
 
-async def resolve(host: Host, target: Target) -> Instance:
-    """The actor that an address names, created if it asks for that. Raises PublicError."""
+async def resolve(host: Host, target: Target, *, soon: bool = False) -> Instance:
+    """The actor that an address names, created if it asks for that. Raises PublicError. `soon` is the host's."""
     if isinstance(target, ActorById):
-        return await host.by_id(target.actor_id)
+        return await host.by_id(target.actor_id, soon=soon)
+    namespace, name, key = target.namespace, target.name, target.key
     if target.method == "get":
-        return await host.get(target.namespace, target.name, target.key)
+        return await host.get(namespace, name, key, soon=soon)
     instance = None
     if target.input is not None:
-        instance = await _existing(host, target.namespace, target.name, target.key)
+        instance = await _existing(host, namespace, name, key, soon)
     if instance is None:
-        instance, _ = await host.get_or_create(target.namespace, target.name, target.key, target.decode_input())
+        instance, _ = await host.get_or_create(namespace, name, key, target.decode_input(), soon=soon)
     return instance
 
 
-async def _existing(host: Host, namespace: str, name: str, key: Key) -> Instance | None:
+async def _existing(host: Host, namespace: str, name: str, key: Key, soon: bool) -> Instance | None:
     """The actor, or None where there is none yet: only then its input is worth decoding. Raises PublicError."""
     try:
-        return await host.get(namespace, name, key)
+        return await host.get(namespace, name, key, soon=soon)
     except PublicError as error:
         if error.code != "not_found":
             raise
@@ -70,7 +71,7 @@ async def actor_response(exchange: Exchange, route: Route) -> Response:
     # A body may be long: it is not worth reading for nobody.
     wanted = not raw or await _takes_requests(gateway.host, route.target)
     body = await exchange.http.read_body(limit) if wanted else b""
-    instance = await resolve(gateway.host, route.target)
+    instance = await resolve(gateway.host, route.target, soon=path.startswith(_ACTION))
     try:
         if body is None:
             raise PublicError("message", "incoming_too_long", "Incoming message too long")

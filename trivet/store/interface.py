@@ -12,6 +12,7 @@ from enum import Enum
 from typing import Final, Literal, TypeAlias
 
 import attrs
+import trio
 
 from trivet.errors import TrivetError
 
@@ -78,7 +79,7 @@ class Changes:
 
 
 class Store(ABC):
-    """Keeps actors. All methods raise StoreError; none blocks the event loop.
+    """Keeps actors. All methods raise StoreError; none blocks the event loop, and all that are async are checkpoints.
 
     One process uses a store at a time. Methods may be called from many tasks at once; commits of one actor take effect
     in the order of the calls. Cancelling a commit that has begun leaves it open whether it took effect.
@@ -110,6 +111,12 @@ class Store(ABC):
         """
         row = await self.find(namespace, name, key)
         return None if row is None else await self.load(row.actor_id)
+
+    def load_by_key_nowait(self, namespace: str, name: str, key: tuple[str, ...]) -> Stored | None:
+        """`load_by_key`, where nothing has to be waited for. Raises trio.WouldBlock otherwise (here it always does) and
+        where anything goes wrong: then `load_by_key` is asked, which need not try the same again.
+        """
+        raise trio.WouldBlock
 
     @abstractmethod
     async def commit(self, actor_id: str, generation: int, changes: Changes) -> None:

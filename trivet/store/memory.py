@@ -74,6 +74,10 @@ class MemoryStore(Store):
         kept = self._by_address.get((namespace, name, key))
         return None if kept is None else _stored(kept)
 
+    def load_by_key_nowait(self, namespace: str, name: str, key: tuple[str, ...]) -> Stored | None:
+        kept = self._by_address.get((namespace, name, key))
+        return None if kept is None else _stored(kept)
+
     async def commit(self, actor_id: str, generation: int, changes: Changes) -> None:
         # Before anything of it, so that commits take effect in the order of the calls: Trio's scheduler has none.
         await trio.lowlevel.checkpoint_if_cancelled()

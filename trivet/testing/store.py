@@ -103,6 +103,14 @@ class FaultyStore(Store):
     async def load(self, actor_id: str) -> Stored | None:
         return await self._read(partial(self.inner.load, actor_id))
 
+    async def load_by_key(self, namespace: str, name: str, key: tuple[str, ...]) -> Stored | None:
+        return await self._read(partial(self.inner.load_by_key, namespace, name, key))
+
+    def load_by_key_nowait(self, namespace: str, name: str, key: tuple[str, ...]) -> Stored | None:
+        if self._crashed or self._failing_reads.left > 0:
+            raise trio.WouldBlock
+        return self.inner.load_by_key_nowait(namespace, name, key)
+
     async def list(self, namespace: str, name: str | None, after: tuple[float, str], limit: int) -> Sequence[ActorRow]:
         return await self._read(partial(self.inner.list, namespace, name, after, limit))
 

@@ -11,12 +11,13 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Concatenate, Final, ParamSpec, TypeVar
 
 import apsw
 
 from trivet.store.sqlite.statements import keep_plans, rows
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 MOST_PAGES: Final = 64
@@ -55,10 +56,10 @@ class NearReader:
         )
         self.waits = False
 
-    def read(self, query: Callable[[apsw.Connection], T]) -> T:
+    def read(self, query: Callable[Concatenate[apsw.Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Raises OSError (mostly BlockingIOError), TooLarge or apsw.BusyError where a thread must do it."""
         self._pages = 0
-        return query(self._connection)
+        return query(self._connection, *args, **kwargs)
 
     def close(self) -> None:
         """Close the connection, not the descriptors."""

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from json.encoder import encode_basestring
 from types import MappingProxyType
 from typing import Any, Final, cast
 
@@ -13,12 +14,13 @@ from trivet.store.sqlite.statements import Row, row, rows
 _ROW: Final = "id, namespace, name, key, created_at"
 
 _load_json: Final = json.JSONDecoder().decode
-_key_json: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def key_text(key: Sequence[str]) -> str:
     """A key as it stands in the file. There is one text for each key."""
-    text = _key_json(key)
+    text = f"[{','.join(map(encode_basestring, key))}]"
+    if text.isascii():
+        return text
     try:
         text.encode()
     except UnicodeEncodeError:

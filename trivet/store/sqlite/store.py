@@ -147,7 +147,18 @@ class SQLiteStore(Store):
         return await self._read(lambda connection: reading.load(connection, actor_id))
 
     async def load_by_key(self, namespace: str, name: str, key: tuple[str, ...]) -> Stored | None:
-        return await self._read(lambda connection: reading.load_by_key(connection, namespace, name, key))
+        return await self._read_far(lambda connection: reading.load_by_key(connection, namespace, name, key))
+
+    def load_by_key_nowait(self, namespace: str, name: str, key: tuple[str, ...]) -> Stored | None:
+        near = self._file.near
+        if near is None or self._closed:
+            raise trio.WouldBlock
+        try:
+            stored = near.read(reading.load_by_key, namespace, name, key)
+        except Exception:
+            raise trio.WouldBlock from None  # as in `_read`
+        self._near_reads += 1
+        return stored
 
     async def list(self, namespace: str, name: str | None, after: tuple[float, str], limit: int) -> Sequence[ActorRow]:
         return await self._read_far(lambda connection: reading.list_actors(connection, namespace, name, after, limit))
