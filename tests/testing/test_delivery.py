@@ -13,6 +13,7 @@ from trivet import ActorError, Connection, Dropped, Limits
 from trivet.nurseries import open_quiet_nursery
 from trivet.protocol.messages import ActionRequest, ToServer
 from trivet.runtime import emit
+from trivet.runtime.beside import start_concurrent
 from trivet.runtime.calls import ActionJob
 from trivet.runtime.connection import Conn
 from trivet.runtime.emit import Emitter
@@ -437,14 +438,14 @@ def disconnect_at_once(self: Emitter, session: Session, name: str) -> None:
 def overtake(self: Session, message: ToServer, **kwargs: Any) -> None:
     if isinstance(message, ActionRequest) and message.name == "beside":
         self._charge(1, 1)
-        self.instance.start_concurrent(ActionJob(self, message, self.instance.definition.actions["beside"], (), 1))
+        start_concurrent(self.instance, ActionJob(self, message, self.instance.definition.actions["beside"], (), 1))
     else:
         receive(self, message, **kwargs)
 
 
 def take_no_turn(self: Session, incoming: Incoming, message: ActionRequest, action: Any) -> None:
     self._posted += 1
-    self.instance.start_concurrent(ActionJob(self, message, action, incoming.chain, incoming.size))
+    start_concurrent(self.instance, ActionJob(self, message, action, incoming.chain, incoming.size))
 
 
 def mistake_the_action(self: Session, incoming: Incoming, message: ActionRequest, action: Any) -> None:

@@ -10,7 +10,6 @@ from trivet.definition import ActionDefinition
 from trivet.errors import PublicError
 from trivet.protocol.messages import ActionRequest
 from trivet.protocol.values import Value
-from trivet.runtime.admission import Admission
 from trivet.runtime.connection import Conn
 from trivet.runtime.context import Chain, Hold, Waiting
 from trivet.runtime.hooks import with_timeout
@@ -62,6 +61,14 @@ class Call(ABC):
         self.cancelled = True
         if self.scope is not None:
             self.scope.cancel()
+
+    @abstractmethod
+    def run(self) -> Coroutine[Any, Any, None] | None:
+        """In the actor's turn, as `Job.run`."""
+
+    @abstractmethod
+    async def run_concurrently(self) -> None:
+        """Outside the turn."""
 
     @abstractmethod
     def fail(self, error: PublicError) -> None:
@@ -163,102 +170,6 @@ class ActionJob(Call):
         """The actor ended before the turn came, or while it was this call's."""
         self._no_longer_waiting()
         self._answer_error(error)
-
-
-class StatelessJob(Call):
-    """A stateless call: `on_connect`, the action and `on_disconnect` of its transient connection, in one turn."""
-
-    def __init__(
-        self,
-        instance: "Instance",
-        admission: Admission,
-        conn: Conn[Any, Any],
-        action: ActionDefinition,
-        args: list[Value],
-        chain: Chain,
-    ) -> None:
-        super().__init__(instance, action, chain)
-        self._admission = admission
-        self._conn = conn
-        self._args = args
-        self._done = trio.Event()
-        self._abandoned = False
-        self._output: Value = None
-        self._error: PublicError | None = None
-
-    async def result(self) -> Value:
-        """Wait for the output. Raises PublicError.
-
-        When cancelled, a call that has not started never runs, and one that runs goes by its `abandoned` policy.
-        """
-        try:
-            await self._done.wait()
-        except trio.Cancelled:
-            self._abandoned = True
-            if self.action.abandoned == "cancel":
-                self.cancel()
-            raise
-        if self._error is not None:
-            raise self._error
-        return self._output
-
-    async def run(self) -> None:
-        """In the actor's turn."""
-        if self._abandoned:
-            self._no_longer_waiting()
-            return
-        try:
-            await self._admission.connect_in_turn()
-            try:
-                self._output = await self._perform(self._turns(), in_turn=True)
-            finally:
-                await DisconnectJob(self._instance, self._conn).run()
-        except PublicError as error:
-            self._error = error
-        finally:
-            self._no_longer_waiting()
-        self._finish()
-
-    async def run_concurrently(self) -> None:
-        """Outside the turn, but for the connection hooks, which take it."""
-        instance = self._instance
-        try:
-            await self._admission.admit(lambda: None)
-            try:
-                self._output = await self._perform(self._chain, in_turn=False)
-            finally:
-                left = DisconnectJob(instance, self._conn)
-                if "on_disconnect" in instance.definition.hooks:
-                    instance.post(left)
-                    await left.done.wait()
-                else:
-                    instance.expel(self._conn)
-        except PublicError as error:
-            self._error = error
-        self._finish()
-
-    def _finish(self) -> None:
-        """There is an answer. It is given once what it tells is saved."""
-        gate = self._instance.gate
-        if gate is None:
-            self._done.set()
-        else:
-            gate.hold(self._done.set, self._refuse, changes=self.action.changes)
-
-    def _refuse(self, error: PublicError) -> None:
-        self._error = error
-        self._done.set()
-
-    async def _perform(self, chain: Chain, *, in_turn: bool) -> Value:
-        self.begun = True
-        return await perform(self._instance, self.action, self._args, self._conn, chain, in_turn=in_turn, call=self)
-
-    def fail(self, error: PublicError) -> None:
-        """Answer with an error, unless there is an answer."""
-        self._no_longer_waiting()
-        if not self._done.is_set():
-            self._error = error
-            self._done.set()
 
 
 class DisconnectJob:

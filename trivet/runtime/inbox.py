@@ -8,7 +8,7 @@ import trio
 from trivet.errors import PublicError
 from trivet.limits import Limits
 from trivet.runtime import answers
-from trivet.runtime.calls import ActionJob, Job, NoJob, StatelessJob
+from trivet.runtime.calls import Call, Job, NoJob
 
 # So many inboxes full of connections that come and go, and no more are let in.
 _CROWD: Final = 4
@@ -65,7 +65,7 @@ class Inbox:
         """The next job, once there is one. A checkpoint; when cancelled, nothing is taken."""
         return self._jobs.receive()  # not awaited here: that would be one more frame for as long as the actor idles
 
-    def post_call(self, job: ActionJob | StatelessJob) -> None:
+    def post_call(self, job: Call) -> None:
         """Queue a call. Raises PublicError `actor.stopping`, `actor.overloaded` or `actor.deadlock`."""
         if self.waiting_calls >= self._limit:
             raise answers.overloaded("Too many messages wait for this actor")

@@ -1,8 +1,8 @@
 """One actor in memory: who it is, its connections, and its lives one after the other."""
 
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
@@ -14,11 +14,10 @@ from trivet.errors import ActorRef, NoConnection, PublicError, internal_error
 from trivet.protocol.keys import serialise_key
 from trivet.protocol.values import UNDEFINED, Value
 from trivet.raw import Request, Response, WebSocket
-from trivet.runtime import answers, life, raw_handlers
-from trivet.runtime.admission import Admission
-from trivet.runtime.calls import ActionJob, DisconnectJob, Job, ScheduledJob, StatelessJob, TurnJob
+from trivet.runtime import answers, beside, life, raw_handlers, stateless
+from trivet.runtime.calls import Call, DisconnectJob, Job
 from trivet.runtime.connection import Conn, Conns
-from trivet.runtime.context import Cause, Causing, Chain, Hold, Waiting, cause, chain, current_chain
+from trivet.runtime.context import Cause, Causing, Chain, Hold, cause
 from trivet.runtime.emit import Emitter
 from trivet.runtime.flush import Flusher
 from trivet.runtime.hooks import single_public_error
@@ -26,11 +25,11 @@ from trivet.runtime.inbox import Inbox
 from trivet.runtime.lifecycle import Goal, Lifecycle, Phase
 from trivet.runtime.logs import logger, printable
 from trivet.runtime.once import Once
+from trivet.runtime.rest import Rest
 from trivet.runtime.saving import Saver
-from trivet.runtime.schedules import Schedule, Schedules
+from trivet.runtime.schedules import Schedules
 from trivet.runtime.session import Session
 from trivet.runtime.state import State, StoredState
-from trivet.runtime.timers import TimerHandle
 from trivet.runtime.transport import Format, Transport
 from trivet.runtime.work import Work
 from trivet.store import ActorRow, Stored
@@ -62,10 +61,7 @@ class Instance:
 
     __slots__ = (
         "__weakref__",
-        "_active_at",
         "_conns",
-        "_sleep_after",
-        "_sleep_timer",
         "actor",
         "actor_id",
         "call_bytes",
@@ -90,6 +86,7 @@ class Instance:
         "name",
         "namespace",
         "nursery",
+        "rest",
         "row",
         "saver",
         "start_error",
@@ -136,9 +133,7 @@ class Instance:
         self.departed: list[Conn[Any, Any]] = []
         self.departing: dict[str, Session] = {}
         """Connections that have ended, and have not come to their `on_disconnect` yet."""
-        self._sleep_after = options.sleep_after if options.sleep_after is not None else host.limits.sleep_after
-        self._sleep_timer: TimerHandle | None = None
-        self._active_at = 0.0
+        self.rest: Final = Rest(self)
         self._begin()
 
     def _begin(self) -> None:
@@ -374,22 +369,6 @@ class Instance:
 
     # -- sleep --------------------------------------------------------------------------------------------------------
 
-    @property
-    def _is_idle(self) -> bool:
-        """Whether nothing would be lost or cut off by sleep."""
-        work = self.work
-        if self.phase is not Phase.RUNNING or work is None or work.keeps_awake or self.visitors:
-            return False
-        if self.turn_hold is not None or not self.inbox.empty or (self.gate is not None and self.gate.waiting):
-            return False
-        return not self._conns or bool(self.definition.options.sleep_with_connections)
-
-    def note_rest(self) -> None:
-        """The inbox is empty."""
-        self._active_at = trio.current_time()
-        if self._sleep_timer is None and self._is_idle:
-            self._arm_sleep(self._sleep_after)
-
     def less_to_do(self) -> None:
         """Something has ended that a stop may have waited for, or that kept the actor awake."""
         if self.stopping:
@@ -398,32 +377,7 @@ class Instance:
             if not self.is_waited_for:
                 self.vanish()
         else:
-            self.note_rest()
-
-    def _arm_sleep(self, seconds: float) -> None:
-        if seconds < float("inf"):
-            self._sleep_timer = self.host.timers.call_later(seconds, self._sleep_if_idle)
-
-    def disarm_sleep(self) -> None:
-        if self._sleep_timer is not None:
-            self._sleep_timer.cancel()
-            self._sleep_timer = None
-
-    def _sleep_if_idle(self) -> None:
-        self._sleep_timer = None
-        if not self._is_idle:
-            return  # whatever ends arms it again
-        due = self._active_at + self._sleep_after
-        if trio.current_time() < due:  # not by the difference, which may be too small to be added to the time
-            self._sleep_timer = self.host.timers.call_at(due, self._sleep_if_idle)
-        else:
-            self.request_end(Goal.SLEEP)
-
-    def vigil(self) -> AbstractContextManager[None]:
-        """`self.keep_awake()`."""
-        if self.work is None:
-            raise RuntimeError("an actor can be kept awake from on_wake on")
-        return self.work.vigil()
+            self.rest.note()
 
     # -- inbox --------------------------------------------------------------------------------------------------------
 
@@ -434,7 +388,7 @@ class Instance:
         except PublicError:
             raise self.refusal() from None
 
-    def post_call(self, job: ActionJob | StatelessJob) -> None:
+    def post_call(self, job: Call) -> None:
         """Queue a call. Raises PublicError `actor.stopping`, `actor.overloaded` or `actor.deadlock`, or NextLife."""
         if self.phase is not Phase.RUNNING and not self.takes_early_calls:
             raise self.refusal()
@@ -445,40 +399,7 @@ class Instance:
         """Whether so many connections wait to come or go that no more are let in."""
         return self.inbox.crowded
 
-    def start_concurrent(self, job: ActionJob | StatelessJob) -> bool:
-        """Run a call outside the turn, in a task of the actor. False when it is refused, and answered so."""
-        work = self.work
-        if work is None or self.phase is not Phase.RUNNING:
-            job.fail(self.refusal())
-            return False
-        if work.calls >= self.host.limits.inbox:
-            job.fail(answers.overloaded("Too many calls run on this actor"))
-            return False
-        work.run_outside(self._run_concurrently, job)
-        return True
-
-    async def _run_concurrently(self, job: ActionJob | StatelessJob) -> None:
-        try:
-            await job.run_concurrently()
-        except BaseException:
-            job.fail(self.cut_error(begun=job.begun))
-            raise
-
-    def run_scheduled(self, entry: Schedule) -> None:
-        """An action is due."""
-        if self.phase is not Phase.RUNNING:
-            return  # it is kept, and due in the next life
-        action = self.definition.action(entry.action)
-        if action is None:
-            logger.error("%s has no action %s any more: its schedule is gone", self.describe(), entry.action)
-            self.schedules.cancel(entry.id)
-            return
-        job = ScheduledJob(self, action, entry)
-        assert self.work is not None
-        if action.concurrent:
-            self.work.run_outside(job.run_concurrently)
-        else:
-            self.inbox.post(job)
+    # -- work beside the turns: see beside.py ------------------------------------------------------------------------
 
     def run_outside(self, fn: Callable[[], Awaitable[object]]) -> trio.CancelScope:
         """Run something outside the turn. A stop waits for it. What it raises is logged."""
@@ -498,42 +419,21 @@ class Instance:
             return False
         return work.keeps_awake or not work.background.empty or self.turn_hold is not None
 
+    def turn(self) -> AbstractAsyncContextManager[None]:
+        """`self.turn()`."""
+        return beside.turn(self)
+
+    def vigil(self) -> AbstractContextManager[None]:
+        """`self.keep_awake()`."""
+        return beside.work_of(self, "an actor can be kept awake").vigil()
+
     def start_background(self, fn: Callable[..., Awaitable[object]], args: tuple[Any, ...]) -> None:
-        """Run `fn` in the background of this life. What it raises is logged."""
-        if self.work is None:
-            raise RuntimeError("background work can be started from on_wake on")
-        _check_function(fn, "start_soon")
-        self.saver.touch()
-        self.work.background.start_soon(self.guarded, _name_of(fn), fn, args)
+        """`self.start_soon(fn, *args)`."""
+        beside.start_background(self, fn, args)
 
     def finish_first(self, fn: Callable[..., Awaitable[object]], args: tuple[Any, ...]) -> None:
         """`self.wait_until(fn, *args)`."""
-        if self.work is None:
-            raise RuntimeError("background work can be started from on_wake on")
-        _check_function(fn, "wait_until")
-        self.saver.touch()
-        self.work.run_outside(self.guarded, _name_of(fn), fn, args)
-
-    async def guarded(self, what: str, fn: Callable[..., Awaitable[object]], args: tuple[Any, ...]) -> None:
-        try:
-            await fn(*args)
-        except Exception as exc:
-            self.report(exc, what, self.current_conn_or_none())
-
-    @asynccontextmanager
-    async def turn(self) -> AsyncGenerator[None]:
-        """Take the turn for code that runs outside it."""
-        job = TurnJob(self)
-        with Waiting(current_chain(), self):
-            self.post(job)
-            await job.granted()
-        assert job.hold is not None
-        token = chain.set((*current_chain(), job.hold))
-        try:
-            yield
-        finally:
-            chain.reset(token)
-            job.release()
+        beside.finish_first(self, fn, args)
 
     # -- what connections use -----------------------------------------------------------------------------------------
 
@@ -546,49 +446,19 @@ class Instance:
         """
         return Session(self, transport, format, params, request, extended=extended)
 
-    async def call(self, name: str, args: Sequence[Value], *, params: Value = UNDEFINED, request: Request) -> Value:
+    def call(
+        self, name: str, args: Sequence[Value], *, params: Value = UNDEFINED, request: Request
+    ) -> Coroutine[Any, Any, Value]:
         """A stateless call. Raises PublicError. When cancelled, a call that has not started never runs."""
-        action = self.definition.actions.get(name)
-        if action is None:
-            raise answers.action_not_found(name)
-        while True:
-            if self.phase is Phase.ASLEEP:
-                self.wake()
-            instance = self if self.takes_early_calls and not action.concurrent else await self.awake()
-            with instance.visit():
-                holds: Chain = current_chain()
-                conn: Conn[Any, Any] = Conn(instance, "call", request)
-                admission = Admission(instance, conn, params, holds)
-                try:
-                    await admission.prepare()
-                    job = StatelessJob(instance, admission, conn, action, list(args), holds)
-                    if action.concurrent:
-                        instance.start_concurrent(job)
-                    else:
-                        instance.post_call(job)
-                    return await job.result()
-                except answers.NextLife:
-                    pass  # it went to sleep meanwhile: the next life answers
+        return stateless.call(self, name, args, params, request)
 
-    async def fetch(self, request: Request, *, params: Value = UNDEFINED) -> Response:
+    def fetch(self, request: Request, *, params: Value = UNDEFINED) -> Coroutine[Any, Any, Response]:
         """A raw HTTP request. Raises PublicError."""
-        while True:
-            instance = await self.awake()
-            with instance.visit():
-                try:
-                    return await raw_handlers.fetch(instance, request, params)
-                except answers.NextLife:
-                    pass
+        return raw_handlers.fetch(self, request, params)
 
-    async def serve_websocket(self, websocket: WebSocket, *, params: Value = UNDEFINED) -> None:
+    def serve_websocket(self, websocket: WebSocket, *, params: Value = UNDEFINED) -> Coroutine[Any, Any, None]:
         """A raw WebSocket, until its handler returns. Raises PublicError when it is refused or fails."""
-        while True:
-            instance = await self.awake()
-            with instance.visit():
-                try:
-                    return await raw_handlers.serve_websocket(instance, websocket, params)
-                except answers.NextLife:
-                    pass
+        return raw_handlers.serve_websocket(self, websocket, params)
 
     def admit(self, conn: Conn[Any, Any]) -> None:
         """The connection is in `conns` from now on."""
@@ -729,19 +599,3 @@ class Instance:
         """Log what user code raised where no client is waiting for it."""
         who = "" if conn is None else f" (connection {conn.id})"
         logger.error("%s: %s failed%s", self.describe(), where, who, exc_info=exc)
-
-
-def _check_function(fn: object, taker: str) -> None:
-    if callable(fn):
-        return
-    name: str | None = getattr(fn, "__name__", None)
-    if isinstance(fn, Coroutine):
-        fn.close()  # or it would be complained of once more, as never awaited
-    raise TypeError(
-        f"self.{taker} takes a function and its arguments, got {fn!r}; pass the function and its arguments"
-        + (f": self.{taker}({name}, ...)" if name else "")
-    )
-
-
-def _name_of(fn: Callable[..., object]) -> str:
-    return f"background work {getattr(fn, '__qualname__', fn)}"

@@ -8,6 +8,7 @@ import trio
 from trivet.errors import PublicError
 from trivet.protocol.values import UNDEFINED, Value
 from trivet.runtime import answers
+from trivet.runtime.beside import guarded
 from trivet.runtime.calls import Call, DisconnectJob
 from trivet.runtime.context import Hold
 from trivet.runtime.hooks import with_timeout
@@ -182,7 +183,7 @@ async def _run_hook(instance: "Instance") -> None:
     work = instance.work
     assert work is not None
     try:
-        await instance.guarded("run", partial(_run, instance), ())
+        await guarded(instance, "run", partial(_run, instance), ())
     finally:
         work.run_ended()
 
@@ -209,7 +210,7 @@ async def _take_turns(instance: "Instance") -> None:
             elif drained and not work.sockets:
                 return
             else:
-                instance.note_rest()
+                instance.rest.note()
                 flusher.inline = False
                 await flusher.flush()
                 job = await inbox.receive()
@@ -311,7 +312,7 @@ def _end(instance: "Instance") -> None:
     lifecycle = instance.lifecycle
     if lifecycle.goal is None:
         lifecycle.aim(Goal.STOP)  # it was cancelled, and everything around it
-    instance.disarm_sleep()
+    instance.rest.disarm()
     if instance.made_schedules is not None:
         instance.made_schedules.stop()
     if not instance.started.is_set():

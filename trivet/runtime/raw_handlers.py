@@ -22,7 +22,28 @@ if TYPE_CHECKING:
 
 
 async def fetch(instance: "Instance", request: Request, params: Value) -> Response:
-    """The answer of `on_request`. Raises PublicError."""
+    """The answer of `on_request`, in this life or a later one. Raises PublicError."""
+    while True:
+        instance = await instance.awake()
+        with instance.visit():
+            try:
+                return await _fetch(instance, request, params)
+            except answers.NextLife:
+                pass  # it went to sleep meanwhile
+
+
+async def serve_websocket(instance: "Instance", websocket: WebSocket, params: Value) -> None:
+    """Runs `on_websocket` to its end. Raises PublicError when it is refused or fails."""
+    while True:
+        instance = await instance.awake()
+        with instance.visit():
+            try:
+                return await _serve_websocket(instance, websocket, params)
+            except answers.NextLife:
+                pass  # it went to sleep meanwhile
+
+
+async def _fetch(instance: "Instance", request: Request, params: Value) -> Response:
     if "on_request" not in instance.definition.hooks:
         raise PublicError("actor", "no_request_handler", "The actor takes no raw requests.")
     timeout = instance.definition.options.action_timeout or instance.host.limits.action_timeout
@@ -44,8 +65,7 @@ async def fetch(instance: "Instance", request: Request, params: Value) -> Respon
     return answered[0]
 
 
-async def serve_websocket(instance: "Instance", websocket: WebSocket, params: Value) -> None:
-    """Runs `on_websocket` to its end. Raises PublicError when it is refused or fails."""
+async def _serve_websocket(instance: "Instance", websocket: WebSocket, params: Value) -> None:
     if "on_websocket" not in instance.definition.hooks:
         raise PublicError("actor", "no_websocket_handler", "The actor takes no raw WebSockets.")
 

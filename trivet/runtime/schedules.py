@@ -17,6 +17,7 @@ from trivet.conversion import dump_values, load_values
 from trivet.definition import ActionDefinition
 from trivet.errors import DefinitionError, PublicError
 from trivet.protocol.values import Value
+from trivet.runtime.beside import run_scheduled
 from trivet.runtime.timers import TimerHandle
 
 if TYPE_CHECKING:
@@ -289,7 +290,7 @@ class Schedules:
         for entry in self.list():
             if entry.due <= now and entry.id not in self._fired:
                 self._fired[entry.id] = None
-                self._instance.run_scheduled(entry)
+                run_scheduled(self._instance, entry)
         self._arm()
 
 

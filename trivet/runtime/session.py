@@ -18,6 +18,7 @@ from trivet.protocol.values import Value
 from trivet.raw import Request
 from trivet.runtime import answers
 from trivet.runtime.admission import Admission
+from trivet.runtime.beside import start_concurrent
 from trivet.runtime.calls import ActionJob
 from trivet.runtime.connection import Conn, ConnStatistics
 from trivet.runtime.context import Chain, current_chain
@@ -437,7 +438,7 @@ class Session:
                     if self._posted:
                         return
                     del self._incoming[0]
-                    self._starting = self.instance.start_concurrent(self._job(incoming, message, action))
+                    self._starting = start_concurrent(self.instance, self._job(incoming, message, action))
                     if self._starting:
                         return
                     continue  # it is answered; what is behind it goes on
