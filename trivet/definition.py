@@ -130,8 +130,8 @@ class ActorDefinition:
 
     @property
     def prepares(self) -> bool:
-        """Whether code of the actor's own runs for a connection before its turn comes."""
-        return not self.hooks.isdisjoint(_BEFORE_TURN)
+        """Whether code of the actor's own begins, after those of its start, before the turn of a first call."""
+        return "run" in self.hooks or not self.hooks.isdisjoint(_BEFORE_TURN)
 
     @property
     def admits_inline(self) -> bool:

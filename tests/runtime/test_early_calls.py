@@ -54,13 +54,21 @@ class Careful(Sleeper):
         self.state.lines.append("on_before_connect")
 
 
+class Running(Sleeper):
+    name = "running"
+
+    async def run(self) -> None:
+        self.state.lines.append("run")
+        await trio.sleep_forever()
+
+
 class Plain(Actor[Log]):
     @action(readonly=True)
     def look(self) -> int:
         return len(self.state.lines)
 
 
-REGISTRY = Registry(Sleeper, Polite, Careful, Plain)
+REGISTRY = Registry(Sleeper, Polite, Careful, Running, Plain)
 
 
 @pytest.fixture(autouse=True)
@@ -197,6 +205,19 @@ async def test_code_that_runs_before_the_turn_finds_an_actor_that_is_awake() -> 
         Sleeper.may_wake.set()
         await settled()
         assert calls.answers == [["on_wake", "on_wake", "on_before_connect", "a"]]
+
+
+async def test_run_has_begun_before_the_first_call() -> None:
+    async with open_host(REGISTRY) as host, trio.open_nursery() as nursery:
+        for _ in range(8):  # Trio's scheduler has no order
+            await asleep(host, "running")
+            calls = Calls(host, nursery)
+            await calls.make("running", "a")
+            Sleeper.may_wake.set()
+            await settled()
+            lines = calls.lines()
+            assert isinstance(lines, list)
+            assert lines[-3:] == ["on_wake", "run", "a"]
 
 
 class Passes(trio.abc.Instrument):

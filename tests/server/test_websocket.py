@@ -425,7 +425,7 @@ async def test_a_host_that_fails_is_an_internal_error(
 ) -> None:
     async with open_world() as world:
 
-        async def fail(*_: object) -> None:
+        async def fail(*_: object, **__: object) -> None:
             raise RuntimeError("secret")
 
         monkeypatch.setattr(world.host, "get_or_create", fail)

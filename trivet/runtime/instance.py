@@ -261,7 +261,7 @@ class Instance:
 
     @property
     def takes_early_calls(self) -> bool:
-        """Whether it starts, and calls may wait in its inbox: nothing of its own has to run before their turn."""
+        """Whether it starts, and calls may wait in its inbox: nothing of its own has to begin before their turn."""
         return self.phase is Phase.STARTING and not self.definition.prepares
 
     def refusal(self) -> PublicError:
