@@ -6,7 +6,7 @@ import json
 import math
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, Self
 from uuid import UUID
 
 import attrs
@@ -319,7 +319,7 @@ def next_number() -> int:
 
 @attrs.define
 class Defaults:
-    number: int = 1
+    number: int = 0
     numbers: list[int] = attrs.field(factory=list[int])
     names: dict[str, str] = attrs.field(factory=dict[str, str])
 
@@ -366,6 +366,71 @@ class Inheriting(NumberedAfterwards):
     other: int = 0
 
 
+def set_number(instance: "SetByAnother", _attribute: object, _value: int) -> None:
+    object.__setattr__(instance, "number", next_number())
+
+
+@attrs.frozen
+class SetByAnother:
+    number: int = 0
+    other: int = attrs.field(default=0, validator=set_number)
+
+
+@attrs.define
+class SetAsItIsSet:
+    number: int = 0
+
+    def __setattr__(self, name: str, value: int) -> None:
+        object.__setattr__(self, name, value or next_number())
+
+
+class Counting(type):
+    def __call__(cls, *args: object, **kwargs: object) -> object:
+        made: Any = super().__call__(*args, **kwargs)
+        made.number = next_number()
+        return made
+
+
+@dataclasses.dataclass
+class MadeByItsClass(metaclass=Counting):
+    number: int = 0
+
+
+@attrs.define
+class Constant:
+    """Which may be another one in each process."""
+
+    token: str = "".join(str(next_number()))
+
+
+def or_next(value: int) -> int:
+    return value or next_number()
+
+
+@attrs.define
+class Converting:
+    number: int = attrs.field(default=0, converter=or_next)
+
+
+class PlaceOfItsOwn(Place):
+    def __new__(cls, x: int, y: int) -> Self:
+        return super().__new__(cls, x, next_number())
+
+
+class PlaceWithDefault(NamedTuple):
+    x: int
+    y: int = 5
+
+
+class Rights(enum.Flag):
+    READ = 1
+    WRITE = 2
+
+    @classmethod
+    def _missing_(cls, value: object) -> "Rights":
+        return cls(next_number())
+
+
 @attrs.define
 class Holder:
     inner: dict[str, list[Numbered | None]] = attrs.field(factory=dict[str, list[Numbered | None]])
@@ -380,7 +445,24 @@ def test_types_that_make_nothing_up(type_: object) -> None:
 
 @pytest.mark.parametrize(
     "type_",
-    [Numbered, NumberedByItself, NumberedData, NumberedAfterwards, NumberedByHand, Inheriting, Holder, list[Numbered]],
+    [
+        Numbered,
+        NumberedByItself,
+        NumberedData,
+        NumberedAfterwards,
+        NumberedByHand,
+        Inheriting,
+        SetByAnother,
+        SetAsItIsSet,
+        MadeByItsClass,
+        Constant,
+        Converting,
+        PlaceOfItsOwn,
+        PlaceWithDefault,
+        Rights,
+        Holder,
+        list[Numbered],
+    ],
 )
 def test_types_that_may_make_something_up(type_: object) -> None:
     assert not StateConverter().state_codec(type_).repeatable

@@ -17,6 +17,7 @@ MAX_NAME: Final = 64
 T = TypeVar("T")
 _NO_DEFAULT: Final = inspect.Parameter.empty
 _BEFORE_TURN: Final = frozenset({"on_before_connect", "create_conn_state"})
+_BEFORE_CALLS: Final = _BEFORE_TURN | {"on_migrate", "on_wake", "run"}
 _AFTER_ACTIONS: Final = frozenset({"on_state_change", "on_before_action_response"})
 
 
@@ -129,9 +130,9 @@ class ActorDefinition:
         return self.state_codec is not None and "on_state_change" in self.hooks
 
     @property
-    def prepares(self) -> bool:
-        """Whether code of the actor's own begins, after those of its start, before the turn of a first call."""
-        return "run" in self.hooks or not self.hooks.isdisjoint(_BEFORE_TURN)
+    def starts_plainly(self) -> bool:
+        """Whether no code of the actor's own comes between its waking and the turn of a call."""
+        return self.hooks.isdisjoint(_BEFORE_CALLS)
 
     @property
     def admits_inline(self) -> bool:

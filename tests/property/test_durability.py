@@ -100,7 +100,7 @@ settle = Saver.settle
 
 
 def settle_blindly(self: Saver) -> None:
-    self._unseen = False
+    self.unseen = False
     settle(self)
 
 

@@ -54,6 +54,14 @@ class Node(Actor):
         self.gate.set()
 
     @action
+    async def give_up(self, other: str) -> None:
+        node = self.client().get_or_create(Node, other)
+        with trio.move_on_after(1):
+            await node.call(Node.pass_on, [])
+        await node.call(Node.open_gate)
+        await trio.sleep(1)
+
+    @action
     async def over_connection(self, other: str) -> str:
         async with self.client().get_or_create(Node, other).connect() as node:
             try:
@@ -159,3 +167,18 @@ async def test_background_work_left_by_a_turn_holds_it_no_more() -> None:
 async def test_connecting_to_oneself_where_on_connect_takes_the_turn_is_a_deadlock() -> None:
     async with world() as client:
         assert await client.get_or_create(Greeter, "a").call(Greeter.connect_to_self) == "deadlock"
+
+
+async def test_who_has_given_up_waiting_waits_no_more(autojump_clock: trio.abc.Clock) -> None:
+    """Its call waits in the other's inbox still, and will not run."""
+    async with world() as client:
+        answers: list[str] = []
+
+        async def call_back() -> None:
+            answers.append(await client.get_or_create(Node, "b").call(Node.wait_then_call, "a"))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(call_back)
+            await settled()
+            await client.get_or_create(Node, "a").call(Node.give_up, "b")
+        assert answers == ["b a"]

@@ -1,5 +1,7 @@
 """Calls that reach an actor while it starts: they wait in its inbox, and nothing overtakes what was there first."""
 
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from typing import Any, ClassVar
 
 import attrs
@@ -12,7 +14,7 @@ from trivet.protocol.values import Value
 from trivet.runtime.host import Host, open_host
 from trivet.runtime.instance import Instance
 from trivet.runtime.lifecycle import Goal, Phase
-from trivet.store import MemoryStore
+from trivet.store import MemoryStore, Stored, StoreError
 
 
 @attrs.define
@@ -20,26 +22,24 @@ class Log:
     lines: list[str] = attrs.field(factory=list[str])
 
 
-class Sleeper(Actor[Log]):
-    """Wakes when the test lets it."""
-
+class Writer(Actor[Log]):
     options = Options(sleep_with_connections=True)
-    may_wake: ClassVar[trio.Event]
-    fails: ClassVar[bool] = False
-
-    async def on_wake(self) -> None:
-        await self.may_wake.wait()
-        if self.fails:
-            raise UserError("It does not want to.", code="no")
-        self.state.lines.append("on_wake")
 
     @action
     def write(self, line: str) -> list[str]:
         self.state.lines.append(line)
         return self.state.lines
 
+    @action(concurrent=True)
+    async def write_beside(self, line: str) -> list[str]:
+        return self.write(line)
 
-class Polite(Sleeper):
+    @action(readonly=True)
+    def look(self) -> int:
+        return len(self.state.lines)
+
+
+class Polite(Writer):
     name = "polite"
 
     def on_disconnect(self, conn: Conn) -> None:
@@ -47,14 +47,14 @@ class Polite(Sleeper):
             self.state.lines.append("on_disconnect")
 
 
-class Careful(Sleeper):
+class Careful(Writer):
     name = "careful"
 
     def on_before_connect(self, params: Any) -> None:
         self.state.lines.append("on_before_connect")
 
 
-class Running(Sleeper):
+class Running(Writer):
     name = "running"
 
     async def run(self) -> None:
@@ -62,162 +62,235 @@ class Running(Sleeper):
         await trio.sleep_forever()
 
 
-class Plain(Actor[Log]):
-    @action(readonly=True)
-    def look(self) -> int:
-        return len(self.state.lines)
+class Expiring(Writer):
+    """Destroys itself when it wakes: the next one who asks for it has a new one."""
+
+    name = "expiring"
+
+    def on_wake(self) -> None:
+        if self.state.lines:
+            self.destroy()
 
 
-REGISTRY = Registry(Sleeper, Polite, Careful, Running, Plain)
+class Unwilling(Writer):
+    name = "unwilling"
+    may_begin: ClassVar[trio.Event]
+
+    async def on_create(self, _: object) -> None:
+        await self.may_begin.wait()
+        raise UserError("It does not want to.", code="no")
 
 
-@pytest.fixture(autouse=True)
-def awake_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Sleeper, "may_wake", trio.Event(), raising=False)
-    monkeypatch.setattr(Sleeper, "fails", False)
-    Sleeper.may_wake.set()
+REGISTRY = Registry(Writer, Polite, Careful, Running, Expiring, Unwilling)
 
 
-async def asleep(host: Host, name: str) -> None:
-    """There is one, and from now on it wakes when it may."""
-    instance, _ = await host.get_or_create("default", name, ("k",))
-    await instance.sleep()
-    Sleeper.may_wake = trio.Event()
+class SlowStore(MemoryStore):
+    """Reads the state of an actor when the test lets it."""
+
+    def __init__(self) -> None:
+        super().__init__(durable=True)
+        self.may_read = trio.Event()
+        self.may_read.set()
+        self.fails = False
+
+    async def load(self, actor_id: str) -> Stored | None:
+        await self.may_read.wait()
+        if self.fails:
+            raise StoreError("it cannot be read")
+        return await super().load(actor_id)
 
 
 class Calls:
     """Calls made in tasks of their own, each as soon as its actor is about to be awake."""
 
-    def __init__(self, host: Host, nursery: trio.Nursery) -> None:
-        self._host = host
+    def __init__(self, host: Host, store: SlowStore, nursery: trio.Nursery) -> None:
+        self.host = host
+        self.store = store
         self._nursery = nursery
         self.answers: list[Value | PublicError] = []
 
-    async def make(self, name: str, line: str) -> tuple[Instance, trio.CancelScope]:
-        instance, created = await self._host.get_or_create("default", name, ("k",), soon=True)
-        assert not created
+    async def asleep(self, name: str = "writer") -> Instance:
+        """There is one, which somebody keeps in memory. From now on it wakes when it may."""
+        instance, _ = await self.host.get_or_create("default", name, ("k",))
+        instance.visitors += 1
+        await instance.sleep()
+        assert instance.phase is Phase.ASLEEP
+        self.store.may_read = trio.Event()
+        return instance
+
+    async def make(self, line: str, name: str = "writer", action: str = "write") -> trio.CancelScope:
         scope = trio.CancelScope()
-        self._nursery.start_soon(self._call, instance, line, scope)
+        self._nursery.start_soon(self._call, name, action, line, scope)
         await settled()
-        return instance, scope
+        return scope
+
+    async def wake(self) -> None:
+        self.store.may_read.set()
+        await settled()
 
     def lines(self) -> Value:
         """What the last of them has seen. Which of them is told first is not said."""
         return max((answer for answer in self.answers if isinstance(answer, list)), key=len)
 
-    async def _call(self, instance: Instance, line: str, scope: trio.CancelScope) -> None:
+    async def _call(self, name: str, action: str, line: str, scope: trio.CancelScope) -> None:
         with scope:
             try:
-                self.answers.append(await instance.call("write", [line], request=REQUEST))
+                instance, _ = await self.host.get_or_create("default", name, ("k",), soon=True)
+                self.answers.append(await instance.call(action, [line], request=REQUEST))
             except PublicError as error:
                 self.answers.append(error)
 
 
+@asynccontextmanager
+async def calling(limits: Limits | None = None) -> AsyncGenerator[Calls]:
+    store = SlowStore()
+    async with open_host(REGISTRY, limits, store=store) as host, trio.open_nursery() as nursery:
+        with trio.fail_after(5):
+            yield Calls(host, store, nursery)
+
+
 async def test_calls_wait_in_the_inbox_in_their_order() -> None:
-    async with open_host(REGISTRY) as host, trio.open_nursery() as nursery:
-        await asleep(host, "sleeper")
-        calls = Calls(host, nursery)
+    async with calling() as calls:
+        instance = await calls.asleep()
         for line in ("a", "b", "c"):
-            instance, _ = await calls.make("sleeper", line)
+            await calls.make(line)
         assert instance.phase is Phase.STARTING
         assert instance.statistics().waiting_calls == 3
         assert calls.answers == []
-        Sleeper.may_wake.set()
-        await settled()
-        assert calls.lines() == ["on_wake", "on_wake", "a", "b", "c"]
+        await calls.wake()
+        assert calls.lines() == ["a", "b", "c"]
 
 
 async def test_the_inbox_has_its_bound_before_the_start_too() -> None:
-    async with open_host(REGISTRY, Limits(inbox=2)) as host, trio.open_nursery() as nursery:
-        await asleep(host, "sleeper")
-        calls = Calls(host, nursery)
+    async with calling(Limits(inbox=2)) as calls:
+        await calls.asleep()
         for line in ("a", "b", "c"):
-            await calls.make("sleeper", line)
+            await calls.make(line)
         [refused] = list(calls.answers)
         assert isinstance(refused, PublicError)
         assert refused.code == "overloaded"
-        Sleeper.may_wake.set()
-        await settled()
-        assert calls.lines() == ["on_wake", "on_wake", "a", "b"]
+        await calls.wake()
+        assert calls.lines() == ["a", "b"]
 
 
 async def test_on_disconnect_of_who_left_meanwhile_runs_first() -> None:
-    async with open_host(REGISTRY) as host, trio.open_nursery() as nursery:
-        instance, _ = await host.get_or_create("default", "polite", ("k",))
+    async with calling() as calls:
+        instance, _ = await calls.host.get_or_create("default", "polite", ("k",))
         async with connected(instance):
-            await asleep(host, "polite")
-        assert instance.phase is Phase.ASLEEP
-        calls = Calls(host, nursery)
-        await calls.make("polite", "a")
-        Sleeper.may_wake.set()
-        await settled()
-        assert calls.answers == [["on_wake", "on_wake", "on_disconnect", "a"]]
+            await calls.asleep("polite")
+        await calls.make("a", "polite")
+        assert instance.statistics().waiting_calls == 1
+        await calls.wake()
+        assert calls.answers == [["on_disconnect", "a"]]
 
 
 async def test_a_start_that_fails_is_told_to_those_who_wait() -> None:
-    async with open_host(REGISTRY) as host, trio.open_nursery() as nursery:
-        await asleep(host, "sleeper")
-        calls = Calls(host, nursery)
-        await calls.make("sleeper", "a")
-        Sleeper.fails = True
-        Sleeper.may_wake.set()
-        await settled()
+    async with calling() as calls:
+        await calls.asleep()
+        await calls.make("a")
+        calls.store.fails = True
+        await calls.wake()
         [error] = calls.answers
         assert isinstance(error, PublicError)
-        assert (error.group, error.code) == ("user", "no")
-        Sleeper.fails = False
-        await calls.make("sleeper", "b")
-        assert calls.answers[1:] == [["on_wake", "on_wake", "b"]]
+        assert error.code == "internal_error"
+        calls.store.fails = False
+        await calls.make("b")
+        assert calls.answers[1:] == [["b"]]
 
 
 async def test_a_call_that_is_cancelled_before_the_start_never_runs() -> None:
-    async with open_host(REGISTRY) as host, trio.open_nursery() as nursery:
-        await asleep(host, "sleeper")
-        calls = Calls(host, nursery)
-        _, scope = await calls.make("sleeper", "a")
-        await calls.make("sleeper", "b")
+    async with calling() as calls:
+        await calls.asleep()
+        scope = await calls.make("a")
+        await calls.make("b")
         scope.cancel()
         await settled()
-        Sleeper.may_wake.set()
-        await settled()
-        assert calls.answers == [["on_wake", "on_wake", "b"]]
+        await calls.wake()
+        assert calls.answers == [["b"]]
 
 
 @pytest.mark.parametrize("goal", [Goal.SLEEP, Goal.STOP, Goal.DESTROY])
-async def test_a_life_that_shall_end_as_it_starts_answers_what_had_arrived(goal: Goal) -> None:
-    async with open_host(REGISTRY) as host, trio.open_nursery() as nursery:
-        await asleep(host, "sleeper")
-        calls = Calls(host, nursery)
-        instance, _ = await calls.make("sleeper", "a")
+async def test_what_arrives_once_the_life_shall_end_is_for_the_next_one(goal: Goal) -> None:
+    """What had arrived before is answered by this one."""
+    async with calling() as calls:
+        instance = await calls.asleep()
+        await calls.make("a")
         instance.request_end(goal)
-        Sleeper.may_wake.set()
-        await settled()
-        assert calls.answers == [["on_wake", "on_wake", "a"]]
-        assert instance.phase is Phase.GONE
+        await calls.make("b")
+        assert instance.statistics().waiting_calls == 1
+        instance.leave()
+        await calls.wake()
+        assert calls.answers[0] == ["a"]
+        assert calls.answers[1] == (["b"] if goal is Goal.DESTROY else ["a", "b"])
 
 
-async def test_code_that_runs_before_the_turn_finds_an_actor_that_is_awake() -> None:
-    async with open_host(REGISTRY) as host, trio.open_nursery() as nursery:
-        await asleep(host, "careful")
-        calls = Calls(host, nursery)
-        instance, _ = await calls.make("careful", "a")
-        assert instance.statistics().waiting_calls == 0
-        Sleeper.may_wake.set()
-        await settled()
-        assert calls.answers == [["on_wake", "on_wake", "on_before_connect", "a"]]
-
-
-async def test_run_has_begun_before_the_first_call() -> None:
-    async with open_host(REGISTRY) as host, trio.open_nursery() as nursery:
-        for _ in range(8):  # Trio's scheduler has no order
-            await asleep(host, "running")
-            calls = Calls(host, nursery)
-            await calls.make("running", "a")
-            Sleeper.may_wake.set()
+async def test_a_message_that_waits_already_comes_first() -> None:
+    async with calling() as calls:
+        instance, _ = await calls.host.get_or_create("default", "writer", ("k",))
+        async with connected(instance) as peer:
+            await calls.asleep()
+            peer.act("write", "a")
             await settled()
+            await calls.make("b")
+            assert instance.phase is Phase.STARTING
+            await calls.wake()
+            assert calls.answers == [["a", "b"]]
+
+
+@pytest.mark.parametrize(("name", "before"), [("careful", "on_before_connect"), ("running", "run")])
+async def test_what_begins_before_a_first_call_does_so_still(name: str, before: str) -> None:
+    async with calling() as calls:
+        for _ in range(8):  # Trio's scheduler has no order
+            instance = await calls.asleep(name)
+            await calls.make("a", name)
+            assert instance.statistics().waiting_calls == 0
+            await calls.wake()
             lines = calls.lines()
             assert isinstance(lines, list)
-            assert lines[-3:] == ["on_wake", "run", "a"]
+            assert lines[-2:] == [before, "a"]
+
+
+async def test_one_that_ends_as_it_wakes_takes_nothing_with_it() -> None:
+    async with calling() as calls:
+        instance = await calls.asleep("expiring")
+        calls.store.may_read.set()
+        assert await instance.call("write", ["a"], request=REQUEST) == ["a"]
+        await instance.sleep()
+        instance.leave()
+        await calls.make("b", "expiring")
+        await calls.make("c", "expiring")
+        assert calls.answers == [["b"], ["b", "c"]]
+
+
+async def test_a_concurrent_call_wakes_it_too() -> None:
+    async with calling() as calls:
+        instance = await calls.asleep()
+        await calls.make("a", action="writeBeside")
+        assert instance.statistics().waiting_calls == 0
+        await calls.wake()
+        assert calls.answers == [["a"]]
+
+
+async def test_of_one_that_does_not_come_to_be_its_creator_alone_learns_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Unwilling, "may_begin", trio.Event(), raising=False)
+    async with calling() as calls, trio.open_nursery() as nursery:
+        await calls.make("a", "unwilling")
+        found: list[str] = []
+
+        async def get() -> None:
+            try:
+                await calls.host.get("default", "unwilling", ("k",), soon=True)
+            except PublicError as error:
+                found.append(error.code)
+
+        nursery.start_soon(get)
+        await settled()
+        assert found == calls.answers == []
+        Unwilling.may_begin.set()
+        await settled()
+        [error] = calls.answers
+        assert isinstance(error, PublicError)
+        assert (error.code, found) == ("no", ["not_found"])
 
 
 class Passes(trio.abc.Instrument):
@@ -237,13 +310,13 @@ async def test_a_call_that_wakes_takes_no_more_passes_of_the_scheduler_than_a_ca
             instrument = Passes()
             trio.lowlevel.add_instrument(instrument)
             try:
-                instance, _ = await host.get_or_create("default", "plain", ("k",), soon=True)
+                instance, _ = await host.get_or_create("default", "writer", ("k",), soon=True)
                 assert await instance.call("look", [], request=REQUEST) == 0
             finally:
                 trio.lowlevel.remove_instrument(instrument)
             return instrument.count
 
-        instance, _ = await host.get_or_create("default", "plain", ("k",))
+        instance, _ = await host.get_or_create("default", "writer", ("k",))
         await settled()
         warm = await passes()
         await instance.sleep()

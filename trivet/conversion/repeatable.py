@@ -1,17 +1,19 @@
 """Which types give the same value for the same stored text each time: nothing in them makes up what is not stored.
 
-A field that is not stored takes its default. That is the same each time where the default is a value or an empty
-container; a factory of the user's may give another one each time, an id or the time. So may `__attrs_post_init__`, a
-converter, and an `__init__` of the class's own.
+A field that is not stored takes its default. A default that is nothing (None, 0, "", an empty container) is the same in
+each process; any other may have been made up as its module was imported, an id or the time, and a factory makes one up
+each time. So may every function of the user's that is called as a value is made. A type of which this cannot be told is
+not repeatable.
 """
 
 from types import FunctionType
 from typing import Any, Final, get_origin
 
-from trivet.conversion.fixed import parts
-from trivet.conversion.shapes import Class, Field, Shape, resolved
+from trivet.conversion.fixed import is_frozen, parts
+from trivet.conversion.shapes import Class, Enumeration, Field, Record, Shape, resolved
 
 _CONTAINERS: Final[frozenset[object]] = frozenset({list, dict, set, tuple, frozenset})
+_PLAIN: Final[frozenset[object]] = frozenset({type(None), bool, int, float, str, bytes, tuple, frozenset})
 _AROUND_INIT: Final = ("__attrs_pre_init__", "__attrs_post_init__", "__post_init__")
 
 
@@ -24,23 +26,53 @@ def is_repeatable(shape: Shape) -> bool:
         if shape in seen:
             continue
         seen.add(shape)
-        if isinstance(shape, Class) and not (_is_made_plainly(shape.python_type) and all(map(_is_plain, shape.fields))):
+        if not _is_repeatable_itself(shape):
             return False
         pending += map(resolved, parts(shape))
     return True
 
 
+def _is_repeatable_itself(shape: Shape) -> bool:
+    match shape:
+        case Class():
+            return _is_made_plainly(shape.python_type) and all(map(_is_plain, shape.fields))
+        case Record():
+            kind: Any = shape.python_type
+            return kind is tuple or (not shape.optional and _is_generated(kind.__new__))
+        case Enumeration():
+            bases = shape.python_type.__mro__
+            return not any("_missing_" in vars(base) for base in bases if base.__module__ != "enum")
+        case _:
+            return True
+
+
 def _is_made_plainly(cls: Any) -> bool:
-    """Whether its `__init__` is one that attrs or dataclasses have written, and nothing comes before or after it."""
-    init: object = cls.__init__
-    if not (isinstance(init, FunctionType) and init.__code__.co_filename.startswith("<")):
+    """Whether only what attrs or dataclasses have written runs as one is made."""
+    return (
+        _is_generated(cls.__init__)
+        and cls.__new__ is object.__new__
+        and type(cls).__call__ is type.__call__
+        and (cls.__setattr__ is object.__setattr__ or is_frozen(cls))
+        and not any(hasattr(cls, name) for name in _AROUND_INIT)
+    )
+
+
+def _is_generated(method: object) -> bool:
+    """Whether a method is of no file: attrs, dataclasses and NamedTuple name theirs so."""
+    if not isinstance(method, FunctionType):
         return False
-    return cls.__new__ is object.__new__ and not any(hasattr(cls, name) for name in _AROUND_INIT)
+    name = method.__code__.co_filename
+    return name == "<string>" or name.startswith(("<attrs generated", "<namedtuple"))
 
 
 def _is_plain(field: Field) -> bool:
     attribute: Any = field.attribute
-    if attribute.converter is not None:
+    default = attribute.default
+    if attribute.converter is not None or attribute.validator is not None:
         return False
-    factory: Any = getattr(attribute.default, "factory", None)
-    return factory is None or (get_origin(factory) or factory) in _CONTAINERS
+    if field.required:
+        return True
+    factory: Any = getattr(default, "factory", None)
+    if factory is not None:
+        return (get_origin(factory) or factory) in _CONTAINERS
+    return type(default) in _PLAIN and not default

@@ -18,7 +18,10 @@ class Cause:
 
     instance: "Instance"
     conn: "Conn[Any, Any] | None" = None
+    changes: bool = True
+    """Whether it may change what is saved of the actor."""
     readonly: bool = False
+    """Whether it is refused where it tries to."""
 
 
 class Hold:
@@ -40,20 +43,16 @@ chain: Final[ContextVar[Chain]] = ContextVar("trivet_chain", default=())
 
 
 class Causing:
-    """While entered, what runs is caused by `of`, and `holds` are the turns that wait for it.
+    """While entered, what runs is caused by `of`, and `holds` are the turns that wait for it."""
 
-    `changes`: it may change what is saved of the actor.
-    """
+    __slots__ = ("_chain_token", "_holds", "_of", "_token")
 
-    __slots__ = ("_chain_token", "_changes", "_holds", "_of", "_token")
-
-    def __init__(self, of: Cause, holds: Chain, changes: bool) -> None:
+    def __init__(self, of: Cause, holds: Chain) -> None:
         self._of = of
         self._holds = holds
-        self._changes = changes
 
     def __enter__(self) -> None:
-        if self._changes:
+        if self._of.changes:
             self._of.instance.saver.code_begins()
         self._token = cause.set(self._of)
         self._chain_token = chain.set(self._holds)
@@ -61,7 +60,7 @@ class Causing:
     def __exit__(self, *_: object) -> None:
         chain.reset(self._chain_token)
         cause.reset(self._token)
-        if self._changes:
+        if self._of.changes:
             self._of.instance.saver.code_ends()
 
 

@@ -75,8 +75,8 @@ class Host:
         self._by_id: dict[str, Instance] = {}
         self._looked_up: dict[_Address, Once] = {}
 
-    # With `soon` an actor will do that is only about to be awake: what is asked of it waits, and fails with what its
-    # start raises. Then these need not be checkpoints.
+    # With `soon` an actor will do that is only about to be awake, if no code of its own comes before the first call:
+    # that waits, and fails with what the start raises. Then these need not be checkpoints.
 
     async def get(self, namespace: str, name: str, key: tuple[str, ...], *, soon: bool = False) -> Instance:
         """The actor of that name and key, awake. Raises PublicError `actor.not_found`."""
@@ -311,7 +311,7 @@ async def _is_up(instance: Instance, soon: bool) -> bool:
     """
     if soon and not instance.is_new:
         instance.wake()
-        if instance.phase in (Phase.RUNNING, Phase.STARTING):
+        if instance.phase is Phase.RUNNING or instance.takes_early_calls:
             return True
     await instance.ready()
     if instance.phase is Phase.RUNNING:

@@ -261,8 +261,10 @@ class Instance:
 
     @property
     def takes_early_calls(self) -> bool:
-        """Whether it starts, and calls may wait in its inbox: nothing of its own has to begin before their turn."""
-        return self.phase is Phase.STARTING and not self.definition.prepares
+        """Whether it starts, and calls may wait in its inbox: nothing at all comes before their turn."""
+        if self.phase is not Phase.STARTING or self.lifecycle.goal is not None or self._conns:
+            return False
+        return self.definition.starts_plainly
 
     def refusal(self) -> PublicError:
         """What is answered to work that this life does not take. NextLife where the next one will."""
@@ -502,12 +504,12 @@ class Instance:
         """
         if holds is None:
             holds = () if self.turn_hold is None else (self.turn_hold,)
-        return Causing(Cause(self, conn), holds, changes)
+        return Causing(Cause(self, conn, changes), holds)
 
     def watched_by(self) -> Causing:
         """Run `on_state_change`, for which the state is read-only."""
         holds = () if self.turn_hold is None else (self.turn_hold,)
-        return Causing(Cause(self, self.current_conn_or_none(), readonly=True), holds, changes=False)
+        return Causing(Cause(self, self.current_conn_or_none(), changes=False, readonly=True), holds)
 
     def _cause(self) -> Cause | None:
         found = cause.get()
@@ -552,12 +554,15 @@ class Instance:
     def read_state(self) -> Any:
         """`self.state`."""
         found = self._cause()
+        if found is None or found.changes:
+            self.saver.unseen = True  # it may be the code of an application, which runs as it likes
         return self.state.read(readonly=found is not None and found.readonly)
 
     def write_state(self, value: Any) -> None:
         """`self.state = value`."""
         found = self._cause()
         self.state.write(value, readonly=found is not None and found.readonly)
+        self.saver.unseen = True
 
     def note_turn(self, conn: Conn[Any, Any] | None = None) -> None:
         """At the end of a turn: see to it that what changed is saved."""

@@ -58,7 +58,7 @@ async def perform(
                     if in_turn:
                         await instance.after_turn(conn)
                     else:
-                        instance.saver.touch()
+                        instance.note_turn(conn)
             output = _dump(action, result)
             if "on_before_action_response" in instance.definition.hooks:
                 output = await _before_response(instance, action, bound, result, output)

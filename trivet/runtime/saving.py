@@ -73,11 +73,11 @@ class Saver:
         "_store",
         "_timer",
         "_unsaved",
-        "_unseen",
         "failed",
         "gates",
         "keeps_conns",
         "tracks",
+        "unseen",
     )
 
     def __init__(self, instance: "Instance", store: Store, durability: Durability) -> None:
@@ -109,7 +109,7 @@ class Saver:
         self._timer: TimerHandle | None = None
         self._not_before = 0.0
         self._codes = 0
-        self._unseen = True
+        self.unseen = True
         """Whether there may be a change that no look has found."""
         self.failed = False
         """Whether the present life could not be saved."""
@@ -119,7 +119,7 @@ class Saver:
     def begin(self, scope: TaskScope, stored: Stored | None) -> None:
         """A life begins; its commits run in `scope`. Without `stored` the actor is a new one, kept from `birth` on."""
         codec = self._instance.definition.state_codec
-        self._unseen = codec is not None and (stored is None or stored.state is None or not codec.repeatable)
+        self.unseen = codec is not None and (stored is None or not codec.repeatable)
         self._lives_in = scope
         self._scope = None if stored is None else scope
         self._saved = None if stored is None else stored.state
@@ -192,7 +192,7 @@ class Saver:
         that it comes from has changed nothing.
         """
         if changes:
-            self._unseen = True
+            self.unseen = True
         if self._scope is None:  # between two lives nothing changes, and before the first there is nothing to lose
             release()
             return
@@ -233,11 +233,11 @@ class Saver:
     def code_ends(self) -> None:
         """It has returned. What it has changed goes with the next save."""
         self._codes -= 1
-        self._unseen = True
+        self.unseen = True
 
     def touch(self) -> None:
         """Code that may have changed something has run. It is saved in time, whether an output waits for it or not."""
-        self._unseen = True
+        self.unseen = True
         if self._saves and self._timer is None:
             self._timer = self._instance.host.timers.call_later(SAVE_WITHIN, self._save_in_time)
 
@@ -251,7 +251,7 @@ class Saver:
         """A connection was admitted, or its code has run: `on_disconnect` will want it as it is."""
         if self.keeps_conns and conn.kind == "events":
             self._conns[conn.id] = conn
-            self._unseen = True
+            self.unseen = True
 
     def conn_left(self, conn: Conn[Any, Any]) -> None:
         """Its `on_disconnect` has run."""
@@ -266,7 +266,7 @@ class Saver:
         self._asked = False
         if self._committing or self._scope is None or self._scope.over or self.failed:
             return  # it goes with the next commit or the last, or nowhere
-        if not self._unseen:
+        if not self.unseen:
             held, self._held = self._held, []
             self._release(held)
             return
@@ -307,7 +307,7 @@ class Saver:
     def _collect(self, *, every_conn: bool) -> Changes | None:
         """What has changed since the last commit. Raises ValidationError for a state that is not of its type."""
         instance = self._instance
-        self._unseen = self._codes > 0 or instance.works_in_background
+        self.unseen = self._codes > 0 or instance.works_in_background
         began = thread_time()
         state = instance.state.encode()
         if state is not None and len(state) > _LARGE:

@@ -285,7 +285,7 @@ class Session:
     def end(self, code: int, reason: str) -> None:
         """End the connection from this side: what is queued, then the close frame. One that is away is told later."""
         if self.outbox.detached and not self._ended:
-            self.farewell = (code, reason)
+            self.farewell = (SERVICE_RESTART, "actor.restarting") if self._kicked else (code, reason)
             window = self.instance.host.limits.resume_window
             self.instance.host.timers.call_later(window, self._forget_farewell)
         self._end()
@@ -293,10 +293,15 @@ class Session:
 
     def _close(self, code: int, reason: str) -> None:
         """What was sent before, then the close frame. If that could not be saved there is one all the same."""
-        frame = self.format.close_frame(code, reason)
-        # That somebody was told to leave is then undone, as everything in its turn.
-        undone = self.format.close_frame(SERVICE_RESTART, "actor.restarting") if self._kicked else frame
-        self.replies.out(partial(self.outbox.close, frame), lambda _: self.outbox.close(undone))
+        undone = (code, reason)
+        if self._kicked:  # that somebody was told to leave is then undone, as everything in its turn
+            undone = (SERVICE_RESTART, "actor.restarting")
+        self.replies.out(partial(self._say, code, reason), lambda _: self._say(*undone))
+
+    def _say(self, code: int, reason: str) -> None:
+        if self.farewell is not None:
+            self.farewell = (code, reason)
+        self.outbox.close(self.format.close_frame(code, reason))
 
     def _forget_farewell(self) -> None:
         self.instance.host.sessions.pop(self.token, None)

@@ -77,6 +77,8 @@ class StatelessJob(Call):
             await self._done.wait()
         except trio.Cancelled:
             self._abandoned = True
+            if not self.begun:
+                self._no_longer_waiting()  # or others would be told of a deadlock with a caller that has gone
             if self.action.abandoned == "cancel":
                 self.cancel()
             raise
