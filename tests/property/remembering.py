@@ -99,8 +99,9 @@ class Diary(Actor[Log, dict[str, int]]):
         self.start_soon(self._note, text)
 
     async def _note(self, text: str) -> None:
+        notes = self.state.notes
         await trio.sleep(self.pause)
-        self.state.notes.append(text)
+        notes.append(text)
 
     @action(readonly=True)
     def look(self, _: str) -> list[tuple[int, str]]:
@@ -235,6 +236,8 @@ class _Process:
             case ("peep", int(number)) if self._clients:
                 client = self._clients[number % len(self._clients)]
                 client.act("noteLater", text)
+                await settled()
+                client.act("look", text)
                 await trio.sleep(1.2 * Diary.pause)
                 client.act("look", text)
                 await settled()

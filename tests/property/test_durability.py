@@ -143,7 +143,7 @@ def test_a_planted_bug_is_found_by_chance(
 ) -> None:
     monkeypatch.setattr(target, name, plant)
 
-    @settings(SEARCH, max_examples=2000, derandomize=True, phases=[Phase.generate], report_multiple_bugs=False)
+    @settings(SEARCH, max_examples=10_000, derandomize=True, phases=[Phase.generate], report_multiple_bugs=False)
     @given(PLANS)
     def search(steps: list[Step]) -> None:
         verify(run(steps))
