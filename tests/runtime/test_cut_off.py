@@ -202,3 +202,39 @@ async def test_what_arrives_as_everything_around_is_cancelled_is_answered(way: s
                             nursery.start_soon(ask, instance, answers)
         assert len(answers) == 6
         assert set(answers) <= {"actor.stopping", "actor.shutdown_timeout"}
+
+
+class Late(Actor):
+    ran: ClassVar[list[str]]
+    go_on: ClassVar[trio.Event]
+
+    async def on_connect(self, conn: Conn) -> None:
+        await self.go_on.wait()
+
+    @action
+    def in_turn(self) -> None:
+        self.ran.append("in turn")
+
+    @action(concurrent=True)
+    async def beside(self) -> None:
+        self.ran.append("beside")
+
+
+@pytest.mark.parametrize("name", ["inTurn", "beside"])
+async def test_a_call_that_is_cancelled_while_it_is_let_in_never_runs(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Late, "ran", [], raising=False)
+    monkeypatch.setattr(Late, "go_on", trio.Event(), raising=False)
+    async with open_host(Registry(Late)) as host:
+        instance, _ = await host.get_or_create("default", "late", ("k",))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(answer_of, instance, name, dict[int, object]())
+            await settled()
+            nursery.cancel_scope.cancel()
+        Late.go_on.set()
+        await settled()
+        assert Late.ran == []
+        assert not instance.conns
+        await instance.call(name, [], request=REQUEST)
+        assert len(Late.ran) == 1

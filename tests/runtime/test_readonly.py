@@ -97,6 +97,10 @@ class Ways(Summing):
             case _:
                 raise AssertionError(way)
 
+    @action(readonly=True)
+    def leave_behind(self) -> None:
+        self.application.start_soon(self.work)
+
     @action
     async def slowly(self) -> None:
         await self.work_with_what_it_has()
@@ -119,6 +123,7 @@ class Planning(Actor[Sum, dict[str, int]]):
     """What is saved beside the state."""
 
     options = Options(durability="gated")
+    go_on: ClassVar[trio.Event]
 
     def create_conn_state(self, params: object) -> dict[str, int]:
         return {"marks": 0}
@@ -135,6 +140,11 @@ class Planning(Actor[Sum, dict[str, int]]):
 
     @action(concurrent=True)
     async def mark_beside(self) -> None:
+        self.mark()
+
+    @action(concurrent=True)
+    async def mark_slowly(self) -> None:
+        await self.go_on.wait()
         self.mark()
 
     @action(readonly=True)
@@ -311,6 +321,7 @@ async def looking(name: str) -> AsyncGenerator[Looker]:
         "a function that the application has",
         "slowly",
         "beside",
+        "leaveBehind",
         "a request",
         "can_subscribe",
     ],
@@ -328,7 +339,7 @@ async def test_what_other_code_has_changed_is_saved_first(
         async with connected(instance) as other:
             await settled()
             await looker.sees_nothing_new()
-            if way in ("slowly", "beside"):
+            if way in ("slowly", "beside", "leaveBehind"):
                 other.act(way)
             elif way == "a request":
                 application.start_soon(instance.fetch, REQUEST)
@@ -381,6 +392,23 @@ async def test_what_has_changed_of_a_connection_is_saved_first(way: str) -> None
             assert stored is not None
             [row] = stored.connections.values()
             assert json.loads(row)["state"] == {"marks": 1}
+
+
+async def test_a_connection_that_has_left_is_not_kept_by_what_it_has_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Planning, "go_on", trio.Event(), raising=False)
+    store = MemoryStore(durable=True)
+    async with open_host(REGISTRY, store=store) as host:
+        instance = await the("planning", host)
+        async with connected(instance) as peer:
+            peer.act("markSlowly")
+            await settled()
+        await settled()
+        Planning.go_on.set()
+        await settled()
+        await instance.save()
+        stored = await store.load(instance.actor_id)
+        assert stored is not None
+        assert stored.connections == {}
 
 
 async def test_what_a_hook_has_changed_for_a_call_is_saved_before_its_answer() -> None:

@@ -11,7 +11,7 @@ import attrs
 import pytest
 import trio
 
-from tests.runtime.support import REQUEST, actor_of, connected, settled
+from tests.runtime.support import FORMAT, REQUEST, FakeTransport, actor_of, connected, settled
 from trivet import Actor, Conn, Event, Limits, Options, PublicError, Registry, action
 from trivet.raw import Request, Response
 from trivet.runtime.host import Host, open_host
@@ -500,6 +500,31 @@ async def test_connections_are_told_of_a_restart_that_comes_with_a_turn(kicks: b
             assert peer.closed_with == other.closed_with == "1012 actor.restarting"
             assert instance.phase is Phase.GONE
         assert await (await counter(host)).call("peek", [], request=REQUEST) == 0
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_who_is_away_learns_how_it_ended_once_that_is_saved(fails: bool) -> None:
+    """And what is done to its connection after its end changes nothing."""
+    store = faulty()
+    async with hosting(store) as host:
+        instance = await counter(host)
+        transport = FakeTransport()
+        async with instance.open_session(transport, FORMAT, params=None, request=REQUEST, extended=True) as session:
+            await settled()
+        store.hold()
+        async with connected(instance, admitted=False) as peer:
+            peer.act("kick", 1)
+            await settled()
+            assert session.farewell == (1012, "actor.restarting")
+            if fails:
+                store.fail()
+            store.release()
+            await settled()
+            expected = (1012, "actor.restarting") if fails else (1000, "kicked")
+            assert session.farewell == expected
+            session.conn.disconnect("once more")
+            await settled()
+            assert session.farewell == expected
 
 
 async def test_an_actor_that_cannot_be_kept_does_not_come_to_be(caplog: pytest.LogCaptureFixture) -> None:

@@ -433,3 +433,33 @@ async def test_a_step_of_the_wall_clock_is_noticed(autojump_clock: trio.abc.Cloc
         step = 3600
         await trio.sleep(61)
         assert (await call(host, "lines"))[0].startswith("a1 at ")
+
+
+async def test_what_is_due_counts_as_no_call_that_waits(autojump_clock: trio.abc.Clock) -> None:
+    """However often: a bound that it wore down would refuse everybody in the end."""
+    async with open_host(Registry(Ticking), Limits(inbox=4)) as host:
+        instance, _ = await host.get_or_create("default", "ticking", ("k",))
+        await instance.call("start", [], request=REQUEST)
+        await trio.sleep(100.5)
+        assert instance.statistics().waiting_calls == 0
+        assert not instance.crowded
+        assert await instance.call("ticks", [], request=REQUEST) == 100
+
+
+@attrs.define
+class Ticks:
+    count: int = 0
+
+
+class Ticking(Actor[Ticks]):
+    @action
+    def start(self) -> None:
+        self.schedule.every("tick", 1, Ticking.tick)
+
+    @action
+    def tick(self) -> None:
+        self.state.count += 1
+
+    @action
+    def ticks(self) -> int:
+        return self.state.count

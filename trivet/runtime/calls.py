@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import trio
 
@@ -41,6 +41,9 @@ class Call(ABC):
     """A call that may wait for the turn on behalf of turns that its caller holds."""
 
     __slots__ = ("_chain", "_instance", "_waiting", "action", "begun", "cancelled", "deadline", "scope")
+
+    counts: ClassVar[bool] = True
+    """Whether it counts against the bound of the inbox while it waits there."""
 
     def __init__(self, instance: "Instance", action: ActionDefinition, chain: Chain) -> None:
         self._instance = instance
@@ -243,7 +246,9 @@ class TurnJob:
 
 
 class ScheduledJob(Call):
-    """An action that is due."""
+    """An action that is due. Nobody can be refused it."""
+
+    counts = False
 
     def __init__(self, instance: "Instance", action: ActionDefinition, entry: "Schedule") -> None:
         super().__init__(instance, action, ())

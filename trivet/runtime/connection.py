@@ -38,13 +38,14 @@ class ConnStatistics:
 class Conn(Generic[CS, CP]):
     """A connection: `events` (a client's `.connect()`), `call` (the transient one of a stateless call) or `raw`."""
 
-    __slots__ = ("_instance", "_request", "_session", "_websocket", "id", "kind", "params", "state")
+    __slots__ = ("_instance", "_left", "_request", "_session", "_websocket", "id", "kind", "params", "state")
 
     def __init__(self, instance: "Instance", kind: ConnKind, request: Request) -> None:
         self._instance = instance
         self._request = request
         self._session: Session | None = None
         self._websocket: WebSocket | None = None
+        self._left = False  # its `on_disconnect` has run
         self.id = str(uuid4())
         """Unique, and new with every connection."""
         self.kind: ConnKind = kind

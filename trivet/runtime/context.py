@@ -62,6 +62,8 @@ class Causing:
         cause.reset(self._token)
         if self._of.changes:
             self._of.instance.saver.code_ends()
+        else:
+            self._of.changes = True  # a task that it has left behind has promised nothing
 
 
 def current_chain() -> Chain:

@@ -26,7 +26,7 @@ class Inbox:
         channel = trio.open_memory_channel(float("inf"))
         self._send, self._jobs = channel
         self.waiting_calls = 0
-        """Of the jobs, those that are calls. Whoever takes one counts it off."""
+        """Of the jobs, the calls that came by `post_call`. Whoever takes one counts it off."""
 
     def post(self, job: Job) -> None:
         """Queue a job that is never refused while the actor lives: connect, disconnect, turn.

@@ -233,21 +233,21 @@ async def _take_turns(instance: "Instance") -> None:
             except BaseException:
                 job.fail(instance.end_error())
                 raise
-        if isinstance(job, Call):
+        if isinstance(job, Call) and job.counts:
             inbox.waiting_calls -= 1
         flusher.inline = True
         instance.turn_hold = hold = Hold(instance)
         try:
-            rest = job.run()
-            if rest is not None:
-                await noticing_suspension(rest, partial(_turn_waits, instance))
+            body = job.run()
+            if body is not None:
+                await noticing_suspension(body, partial(_turn_waits, instance))
         except BaseException:
             job.fail(instance.cut_error(begun=isinstance(job, Call) and job.begun))
             raise
         finally:
             hold.active = False
             instance.turn_hold = None
-        del job, hold, rest  # or an idle actor would keep its last caller's connection and arguments
+        del job, hold, body  # or an idle actor would keep its last caller's connection and arguments
 
 
 def _turn_waits(instance: "Instance") -> None:

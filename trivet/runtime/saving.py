@@ -249,13 +249,14 @@ class Saver:
 
     def conn_changed(self, conn: Conn[Any, Any]) -> None:
         """A connection was admitted, or its code has run: `on_disconnect` will want it as it is."""
-        if self.keeps_conns and conn.kind == "events":
+        if self.keeps_conns and conn.kind == "events" and not conn._left:
             self._conns[conn.id] = conn
             self.unseen = True
 
     def conn_left(self, conn: Conn[Any, Any]) -> None:
         """Its `on_disconnect` has run."""
         if self.keeps_conns and conn.kind == "events":
+            conn._left = True
             self._conns[conn.id] = None
             self.touch()
 

@@ -284,6 +284,8 @@ class Session:
 
     def end(self, code: int, reason: str) -> None:
         """End the connection from this side: what is queued, then the close frame. One that is away is told later."""
+        if self._ended and self.farewell is not None:
+            return  # its client will be told how it ended, and that was otherwise
         if self.outbox.detached and not self._ended:
             self.farewell = (SERVICE_RESTART, "actor.restarting") if self._kicked else (code, reason)
             window = self.instance.host.limits.resume_window

@@ -134,6 +134,8 @@ class StatelessJob(Call):
         self._done.set()
 
     async def _perform(self, chain: Chain, *, in_turn: bool) -> Value:
+        if self._abandoned:
+            raise answers.call_cancelled()
         self.begun = True
         return await perform(self._instance, self.action, self._args, self._conn, chain, in_turn=in_turn, call=self)
 

@@ -1,4 +1,4 @@
-"""What an actor does beside its turns, and whether that keeps it awake."""
+"""The tasks of one life of an actor, and whether they keep it awake."""
 
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
