@@ -76,8 +76,8 @@ def parts(shape: Shape) -> Iterator[Shape]:
             pass
 
 
-def is_fixed(shape: Shape) -> bool:
-    """Whether values of this type cannot change, as far as types can tell."""
+def holds_throughout(shape: Shape, holds: Callable[[Shape], bool]) -> bool:
+    """Whether something holds for a shape and all that it is made of."""
     seen: set[Shape] = set()
     pending = [resolved(shape)]
     while pending:
@@ -85,10 +85,15 @@ def is_fixed(shape: Shape) -> bool:
         if shape in seen:
             continue
         seen.add(shape)
-        if not _is_fixed_itself(shape):
+        if not holds(shape):
             return False
         pending += map(resolved, parts(shape))
     return True
+
+
+def is_fixed(shape: Shape) -> bool:
+    """Whether values of this type cannot change, as far as types can tell."""
+    return holds_throughout(shape, _is_fixed_itself)
 
 
 def _is_fixed_itself(shape: Shape) -> bool:

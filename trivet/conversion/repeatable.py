@@ -9,8 +9,8 @@ not repeatable.
 from types import FunctionType
 from typing import Any, Final, get_origin
 
-from trivet.conversion.fixed import is_frozen, parts
-from trivet.conversion.shapes import Class, Enumeration, Field, Record, Shape, resolved
+from trivet.conversion.fixed import holds_throughout, is_frozen
+from trivet.conversion.shapes import Class, Enumeration, Field, Record, Shape
 
 _CONTAINERS: Final[frozenset[object]] = frozenset({list, dict, set, tuple, frozenset})
 _PLAIN: Final[frozenset[object]] = frozenset({type(None), bool, int, float, str, bytes, tuple, frozenset})
@@ -19,17 +19,7 @@ _AROUND_INIT: Final = ("__attrs_pre_init__", "__attrs_post_init__", "__post_init
 
 def is_repeatable(shape: Shape) -> bool:
     """Whether values of this type are such, as far as types can tell."""
-    seen: set[Shape] = set()
-    pending = [resolved(shape)]
-    while pending:
-        shape = pending.pop()
-        if shape in seen:
-            continue
-        seen.add(shape)
-        if not _is_repeatable_itself(shape):
-            return False
-        pending += map(resolved, parts(shape))
-    return True
+    return holds_throughout(shape, _is_repeatable_itself)
 
 
 def _is_repeatable_itself(shape: Shape) -> bool:

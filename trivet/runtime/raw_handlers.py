@@ -1,7 +1,7 @@
 """Raw requests and WebSockets: admitted like every connection, served outside the turn, never reached by events."""
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 
@@ -20,25 +20,25 @@ from trivet.runtime.saving import GatedWebSocket
 if TYPE_CHECKING:
     from trivet.runtime.instance import Instance
 
+T = TypeVar("T")
+
 
 async def fetch(instance: "Instance", request: Request, params: Value) -> Response:
     """The answer of `on_request`, in this life or a later one. Raises PublicError."""
-    while True:
-        instance = await instance.awake()
-        with instance.visit():
-            try:
-                return await _fetch(instance, request, params)
-            except answers.NextLife:
-                pass  # it went to sleep meanwhile
+    return await _in_a_life(instance, lambda instance: _fetch(instance, request, params))
 
 
 async def serve_websocket(instance: "Instance", websocket: WebSocket, params: Value) -> None:
     """Runs `on_websocket` to its end. Raises PublicError when it is refused or fails."""
+    await _in_a_life(instance, lambda instance: _serve_websocket(instance, websocket, params))
+
+
+async def _in_a_life(instance: "Instance", serve: Callable[["Instance"], Awaitable[T]]) -> T:
     while True:
         instance = await instance.awake()
         with instance.visit():
             try:
-                return await _serve_websocket(instance, websocket, params)
+                return await serve(instance)
             except answers.NextLife:
                 pass  # it went to sleep meanwhile
 
