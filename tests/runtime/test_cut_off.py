@@ -1,19 +1,23 @@
 """What the end of a life cuts off, and what user code raises before an action begins: each is answered, by itself."""
 
+from pathlib import Path
 from time import perf_counter
 from typing import Any, ClassVar
 
 import attrs
 import pytest
 import trio
+import trio.testing
 
 from tests.runtime.support import FORMAT, REQUEST, FakeTransport, connected, settled
-from trivet import Actor, Conn, Options, PublicError, Registry, action
+from tests.store.support import stopped_writer
+from trivet import Actor, Conn, Limits, Options, PublicError, Registry, action
 from trivet.protocol.values import UNDEFINED
 from trivet.raw import Request, Response, WebSocket
 from trivet.runtime.host import open_host
 from trivet.runtime.instance import Instance
 from trivet.store import MemoryStore
+from trivet.store.sqlite import open_sqlite_store
 
 
 class Slow(Actor):
@@ -238,3 +242,54 @@ async def test_a_call_that_is_cancelled_while_it_is_let_in_never_runs(
         assert not instance.conns
         await instance.call(name, [], request=REQUEST)
         assert len(Late.ran) == 1
+
+
+@attrs.define
+class Count:
+    value: int = 0
+
+
+class Counting(Actor[Count]):
+    options = Options(durability="none")
+
+    @action
+    def add(self) -> int:
+        self.state.value += 1
+        return self.state.value
+
+    @action(readonly=True)
+    def look(self) -> int:
+        return self.state.value
+
+
+async def test_a_last_commit_that_outlasts_the_grace_is_waited_for_by_the_next_life(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    mock_clock: trio.testing.MockClock,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    seen: list[object] = []
+    limits = Limits(shutdown_grace=1.0)
+    async with (
+        open_sqlite_store(tmp_path) as store,
+        open_host(Registry(Counting), limits, store=store) as host,
+        trio.open_nursery() as nursery,
+    ):
+        instance, _ = await host.get_or_create("default", "counting", ("k",))
+        await instance.call("add", [], request=REQUEST)
+
+        async def look() -> None:
+            again, _ = await host.get_or_create("default", "counting", ("k",), soon=True)
+            seen.append(await again.call("look", [], request=REQUEST))
+            seen.append(again.generation)
+
+        with stopped_writer(store, monkeypatch) as writer:
+            nursery.start_soon(instance.sleep)
+            await writer.begun.wait()
+            mock_clock.jump(limits.shutdown_grace)
+            await instance.ended.wait()
+            nursery.start_soon(look)
+            await settled()
+            assert seen == []  # as long as nobody knows what there is
+    assert seen == [1, 2]
+    assert caplog.messages == ["counting[k] could not be saved at its end: the store takes longer than 1 s"]

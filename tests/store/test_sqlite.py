@@ -4,54 +4,21 @@ import errno
 import logging
 import os
 import sys
-import threading
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import apsw
-import attrs
 import pytest
 import trio
 import trio.testing
-from outcome import Outcome
 
-from tests.store.support import row, state, stored_state
+from tests.store.support import row, state, stopped_writer, stored_state
 from trivet.store import Changes, StoreError
 from trivet.store.sqlite import SQLiteStore, check_sqlite_store, checkpoints, open_sqlite_store
 from trivet.store.sqlite import store as store_module
 from trivet.store.sqlite.file import FILE_NAME
 from trivet.store.sqlite.statements import rows
-from trivet.store.sqlite.writer import Change
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads on the event loop need RWF_NOWAIT")
-
-
-@attrs.frozen
-class StoppedWriter:
-    begun: trio.Event
-    """It has a group in its hands."""
-    go_on: threading.Event
-
-
-@contextmanager
-def stopped_writer(store: SQLiteStore, monkeypatch: pytest.MonkeyPatch) -> Generator[StoppedWriter]:
-    """The writer's thread stops at its next group, as with a slow disk, until it is told to go on."""
-    stopped = StoppedWriter(trio.Event(), threading.Event())
-    token = trio.lowlevel.current_trio_token()
-    apply = store._committer.apply
-
-    def slow(changes: Sequence[Change]) -> Sequence[Outcome[None]]:
-        token.run_sync_soon(stopped.begun.set)
-        assert stopped.go_on.wait(60)
-        return apply(changes)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(store._committer, "apply", slow)
-        try:
-            yield stopped
-        finally:
-            stopped.go_on.set()
 
 
 async def test_what_waits_shares_one_transaction(in_file: SQLiteStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,6 +83,48 @@ async def test_cancelling_a_commit_does_not_wait_for_the_disk(
     await in_file.commit("id-1", 1, Changes())
     assert await stored_state(in_file, "id-1") == "in flight"
     assert await stored_state(in_file, "id-2") == "before"
+
+
+@pytest.mark.parametrize("by_key", [False, True], ids=["load", "load_by_key"])
+async def test_what_loads_an_actor_waits_for_a_commit_that_was_cut_off(
+    in_file: SQLiteStore, monkeypatch: pytest.MonkeyPatch, by_key: bool
+) -> None:
+    await in_file.create(row(1), state("before"))
+    await in_file.create(row(2), state("another"))
+    loaded: list[object] = []
+
+    async def load() -> None:
+        stored = await (in_file.load_by_key("default", "room", ("1",)) if by_key else in_file.load("id-1"))
+        assert stored is not None
+        loaded.append(stored.state)
+
+    async with trio.open_nursery() as loads:
+        with stopped_writer(in_file, monkeypatch) as writer:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(in_file.commit, "id-1", 1, state("in flight"))
+                await writer.begun.wait()
+                nursery.cancel_scope.cancel()
+            with pytest.raises(trio.WouldBlock):
+                in_file.load_by_key_nowait("default", "room", ("1",))
+            loads.start_soon(load)
+            await stored_state(in_file, "id-2")  # nobody else waits
+            await in_file.load_by_key("default", "room", ("2",))
+            assert loaded == []
+    assert loaded == [b'"in flight"']
+    assert in_file._cut_off == {}
+
+
+async def test_a_commit_that_fails_after_it_was_cut_off_keeps_nobody_waiting(
+    in_file: SQLiteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await in_file.create(row(1), state("before"))
+    with stopped_writer(in_file, monkeypatch) as writer:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(in_file.commit, "id-1", 1, state("in flight"))
+            await writer.begun.wait()
+            nursery.cancel_scope.cancel()
+        in_file._file.writer.execute("PRAGMA query_only = 1")
+    assert await stored_state(in_file, "id-1") == "before"
 
 
 # Reads

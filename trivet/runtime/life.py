@@ -304,7 +304,8 @@ async def _leave_behind(instance: "Instance") -> None:
                 if instance.made_schedules is not None:
                     instance.host.alarms.note(instance.made_schedules.next_due)
     except (StoreError, trio.TooSlowError) as exc:
-        logger.error("%s could not be saved at its end: %s", instance.describe(), exc)
+        why = str(exc) or f"the store takes longer than {instance.host.limits.shutdown_grace:g} s"
+        logger.error("%s could not be saved at its end: %s", instance.describe(), why)
         instance.lifecycle.aim(Goal.RESTART)
 
 

@@ -82,7 +82,9 @@ class Store(ABC):
     """Keeps actors. All methods raise StoreError; none blocks the event loop, and all that are async are checkpoints.
 
     One process uses a store at a time. Methods may be called from many tasks at once; commits of one actor take effect
-    in the order of the calls. Cancelling a commit that has begun leaves it open whether it took effect.
+    in the order of the calls. Cancelling a commit that has begun leaves it open whether it took effect, until the
+    actor is loaded: `load` and its kin wait for what has begun, so that nothing of an earlier life takes effect after
+    the next one has read.
     """
 
     durable: bool

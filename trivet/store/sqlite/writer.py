@@ -37,12 +37,17 @@ class Destroy:
     actor_id: str
 
 
-Change: TypeAlias = Create | Commit | Destroy
+@attrs.frozen
+class Nothing:
+    """Done once all that came before it is."""
+
+
+Change: TypeAlias = Create | Commit | Destroy | Nothing
 
 
 def weigh(change: Change) -> int:
     """About how many bytes it writes."""
-    if isinstance(change, Destroy):
+    if isinstance(change, Destroy | Nothing):
         return 0
     changes = change.changes
     mappings = (changes.connections, changes.schedules)
@@ -153,7 +158,8 @@ class Writer:
             return self._create(change.row, change.changes)
         if isinstance(change, Commit):
             return self._commit(change)
-        self._destroy(change.actor_id)
+        if isinstance(change, Destroy):
+            self._destroy(change.actor_id)
         return None
 
     def _create(self, row: ActorRow, changes: Changes) -> StoreError | None:
