@@ -1,5 +1,6 @@
 """Calls between actors: they may chain, and a chain that would wait for itself fails at once."""
 
+import contextlib
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
@@ -8,7 +9,7 @@ import trio
 
 import trivet
 from tests.runtime.support import settled
-from trivet import Actor, ActorError, Client, Conn, Registry, action
+from trivet import Actor, ActorError, Client, Conn, Connection, ConnectionEnded, Registry, action
 
 
 class Node(Actor):
@@ -60,6 +61,32 @@ class Node(Actor):
             await node.call(Node.pass_on, [])
         await node.call(Node.open_gate)
         await trio.sleep(1)
+
+    @action
+    async def leave_running(self, other: str, path: list[str], connected: bool) -> None:
+        """Call another, which calls along the path; give that up once it runs, and let the last one go on then."""
+        node = self.client().get_or_create(Node, other)
+        if connected:
+            async with trio.open_nursery() as nursery, node.connect() as connection:
+                nursery.start_soon(self._ask, connection, path)
+                await trio.sleep(1)
+        else:
+            with trio.move_on_after(1):
+                await node.call(Node.wait_along, path)
+        await self.client().get_or_create(Node, [other, *path][-2]).call(Node.open_gate)
+        await trio.sleep(1)
+
+    async def _ask(self, connection: "Connection[Node]", path: list[str]) -> None:
+        with contextlib.suppress(ConnectionEnded):
+            await connection.call(Node.wait_along, path)
+
+    @action
+    async def wait_along(self, path: list[str]) -> None:
+        if len(path) == 1:
+            await self.gate.wait()
+            self.seen.append(await self._next("passOn", path))
+        else:
+            await self.client().get_or_create(Node, path[0]).call(Node.wait_along, path[1:])
 
     @action
     async def over_connection(self, other: str) -> str:
@@ -182,3 +209,16 @@ async def test_who_has_given_up_waiting_waits_no_more(autojump_clock: trio.abc.C
             await settled()
             await client.get_or_create(Node, "a").call(Node.give_up, "b")
         assert answers == ["b a"]
+
+
+@pytest.mark.parametrize("connected", [False, True], ids=["stateless", "over a connection"])
+@pytest.mark.parametrize("path", [["a"], ["c", "a"]], ids=["direct", "through another"])
+async def test_what_goes_on_for_nobody_may_lead_back(
+    path: list[str], connected: bool, autojump_clock: trio.abc.Clock
+) -> None:
+    """Its caller has gone on with its own turn: to wait for that is no circle."""
+    async with world() as client:
+        await client.get_or_create(Node, "a").call(Node.leave_running, "b", path, connected)
+        last = ["b", *path][-2]
+        await settled()
+        assert await client.get_or_create(Node, last).call(Node.seen_behind) == [f"{last} a"]

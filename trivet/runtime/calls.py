@@ -11,7 +11,7 @@ from trivet.errors import PublicError
 from trivet.protocol.messages import ActionRequest
 from trivet.protocol.values import Value
 from trivet.runtime.connection import Conn
-from trivet.runtime.context import Chain, Hold, Waiting
+from trivet.runtime.context import Chain, Claim, Hold, Waiting
 from trivet.runtime.hooks import with_timeout
 from trivet.runtime.logs import logger
 from trivet.runtime.perform import Awaits, perform, perform_at_once
@@ -40,20 +40,22 @@ class Job(Protocol):
 class Call(ABC):
     """A call that may wait for the turn on behalf of turns that its caller holds."""
 
-    __slots__ = ("_chain", "_instance", "_waiting", "action", "begun", "cancelled", "deadline", "scope")
+    __slots__ = ("_chain", "_instance", "_waiting", "action", "begun", "cancelled", "deadline", "given_up", "scope")
 
     counts: ClassVar[bool] = True
     """Whether it counts against the bound of the inbox while it waits there."""
 
     def __init__(self, instance: "Instance", action: ActionDefinition, chain: Chain) -> None:
         self._instance = instance
-        self._chain = chain
+        self._chain: Chain = tuple(Claim(hold, self) for hold in chain) if chain else chain
         self._waiting: Waiting | None = None
         self.action = action
         self.deadline: float | None = None
         """When the caller stops to wait, in Trio's time."""
         self.scope: trio.CancelScope | None = None
         """Around an async body while it runs."""
+        self.given_up = False
+        """The caller waits no longer: it is in nobody's way."""
         self.cancelled = False
         """Nobody wants the result any more."""
         self.begun = False
@@ -61,9 +63,15 @@ class Call(ABC):
 
     def cancel(self) -> None:
         """Not started, it never runs; an async body that runs is cancelled; a sync one is over already."""
-        self.cancelled = True
+        self.cancelled = self.given_up = True
         if self.scope is not None:
             self.scope.cancel()
+
+    def give_up(self) -> None:
+        """The caller waits no longer: what becomes of the call is its `abandoned` policy."""
+        self.given_up = True
+        if self.action.abandoned == "cancel":
+            self.cancel()
 
     @abstractmethod
     def run(self) -> Coroutine[Any, Any, None] | None:

@@ -1,13 +1,14 @@
 """What caused the code that runs, and which turns it holds: context variables, so that overlapping work is apart."""
 
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import attrs
 
 from trivet.errors import PublicError
 
 if TYPE_CHECKING:
+    from trivet.runtime.calls import Call
     from trivet.runtime.connection import Conn
     from trivet.runtime.instance import Instance
 
@@ -32,11 +33,30 @@ class Hold:
     def __init__(self, instance: "Instance") -> None:
         self.instance = instance
         self.active = True
-        self.waits: list[Instance] = []
+        self.waits: list[tuple[Hold | Claim, Instance]] = []
+
+    @property
+    def turn(self) -> "Hold":
+        return self
 
 
-Chain = tuple[Hold, ...]
-"""The turns that wait for what runs, outermost first: of the actor itself, of the actor that called it, and so on."""
+class Claim:
+    """A turn that waits for a call, as long as whoever made the call does."""
+
+    __slots__ = ("_call", "_of", "turn")
+
+    def __init__(self, of: "Hold | Claim", call: "Call") -> None:
+        self._of = of
+        self._call = call
+        self.turn: Hold = of.turn
+
+    @property
+    def active(self) -> bool:
+        return self._of.active and not self._call.given_up
+
+
+Chain: TypeAlias = tuple[Hold | Claim, ...]
+"""The turns that wait for what runs, outermost first: of the actor that called it, of the actor itself, and so on."""
 
 cause: Final[ContextVar[Cause | None]] = ContextVar("trivet_cause", default=None)
 chain: Final[ContextVar[Chain]] = ContextVar("trivet_chain", default=())
@@ -80,21 +100,24 @@ def check_deadlock(holds: Chain, target: "Instance") -> None:
     if not holds:
         return
     path: list[Instance] = []
-    if _leads_to(target, holds, path, set()):
-        names = [_describe(hold.instance) for hold in holds] + [_describe(instance) for instance in path]
+    if _leads_to(target, {hold.turn for hold in holds}, path, set()):
+        names = [_describe(hold.turn.instance) for hold in holds] + [_describe(instance) for instance in path]
         raise PublicError(
             "actor", "deadlock", f"This call would wait for itself: {' -> '.join(names)}", {"chain": list(names)}
         )
 
 
-def _leads_to(target: "Instance", holds: Chain, path: "list[Instance]", seen: "set[Instance]") -> bool:
+def _leads_to(target: "Instance", turns: set[Hold], path: "list[Instance]", seen: "set[Instance]") -> bool:
     if target in seen:
         return False
     seen.add(target)
     path.append(target)
     hold = target.turn_hold
-    if hold is not None and (hold in holds or any(_leads_to(waited, holds, path, seen) for waited in hold.waits)):
-        return True
+    if hold is not None:
+        if hold in turns:
+            return True
+        if any(_leads_to(waited, turns, path, seen) for waiting, waited in hold.waits if waiting.active):
+            return True
     path.pop()
     return False
 
@@ -115,8 +138,8 @@ class Waiting:
     def __enter__(self) -> None:
         check_deadlock(self._holds, self._target)
         for hold in self._holds:
-            hold.waits.append(self._target)
+            hold.turn.waits.append((hold, self._target))
 
     def __exit__(self, *_: object) -> None:
         for hold in self._holds:
-            hold.waits.remove(self._target)
+            hold.turn.waits.remove((hold, self._target))

@@ -279,8 +279,7 @@ class Session:
     def _abandon_calls(self) -> None:
         """What its calls do when their client is gone for good is their own policy."""
         for job in list(self._calls.values()):
-            if job.action.abandoned == "cancel":
-                job.cancel()
+            job.give_up()
 
     def end(self, code: int, reason: str) -> None:
         """End the connection from this side: what is queued, then the close frame. One that is away is told later."""

@@ -34,10 +34,9 @@ async def call(instance: "Instance", name: str, args: Sequence[Value], params: V
         with instance.visit():
             holds = current_chain()
             conn: Conn[Any, Any] = Conn(instance, "call", request)
-            admission = Admission(instance, conn, params, holds)
+            job = StatelessJob(instance, conn, params, action, list(args), holds)
             try:
-                await admission.prepare()
-                job = StatelessJob(instance, admission, conn, action, list(args), holds)
+                await job.admission.prepare()
                 if action.concurrent:
                     beside.start_concurrent(instance, job)
                 else:
@@ -53,18 +52,17 @@ class StatelessJob(Call):
     def __init__(
         self,
         instance: "Instance",
-        admission: Admission,
         conn: Conn[Any, Any],
+        params: Value,
         action: ActionDefinition,
         args: list[Value],
         chain: Chain,
     ) -> None:
         super().__init__(instance, action, chain)
-        self._admission = admission
+        self.admission = Admission(instance, conn, params, self._chain)
         self._conn = conn
         self._args = args
         self._done = trio.Event()
-        self._abandoned = False
         self._output: Value = None
         self._error: PublicError | None = None
 
@@ -76,11 +74,7 @@ class StatelessJob(Call):
         try:
             await self._done.wait()
         except trio.Cancelled:
-            self._abandoned = True
-            if not self.begun:
-                self._no_longer_waiting()  # or others would be told of a deadlock with a caller that has gone
-            if self.action.abandoned == "cancel":
-                self.cancel()
+            self.give_up()
             raise
         if self._error is not None:
             raise self._error
@@ -88,11 +82,11 @@ class StatelessJob(Call):
 
     async def run(self) -> None:
         """In the actor's turn."""
-        if self._abandoned:
+        if self.given_up:
             self._no_longer_waiting()
             return
         try:
-            await self._admission.connect_in_turn()
+            await self.admission.connect_in_turn()
             try:
                 self._output = await self._perform(self._turns(), in_turn=True)
             finally:
@@ -107,7 +101,7 @@ class StatelessJob(Call):
         """Outside the turn, but for the connection hooks, which take it."""
         instance = self._instance
         try:
-            await self._admission.admit(lambda: None)
+            await self.admission.admit(lambda: None)
             try:
                 self._output = await self._perform(self._chain, in_turn=False)
             finally:
@@ -134,7 +128,7 @@ class StatelessJob(Call):
         self._done.set()
 
     async def _perform(self, chain: Chain, *, in_turn: bool) -> Value:
-        if self._abandoned:
+        if self.given_up:
             raise answers.call_cancelled()
         self.begun = True
         return await perform(self._instance, self.action, self._args, self._conn, chain, in_turn=in_turn, call=self)
