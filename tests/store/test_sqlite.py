@@ -123,7 +123,7 @@ async def test_a_commit_that_fails_after_it_was_cut_off_keeps_nobody_waiting(
             nursery.start_soon(in_file.commit, "id-1", 1, state("in flight"))
             await writer.begun.wait()
             nursery.cancel_scope.cancel()
-        in_file._file.writer.execute("PRAGMA query_only = 1")
+        rows(in_file._file.writer, "PRAGMA query_only = 1")
     assert await stored_state(in_file, "id-1") == "before"
 
 
