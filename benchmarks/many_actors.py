@@ -16,10 +16,11 @@ from typing import TypeAlias
 
 import trio
 
-from trivet.actor import Actor, Options, action
+from trivet.actor import Actor, action
 from trivet.bench.processes import resident_bytes
 from trivet.limits import Limits
 from trivet.local import open_local
+from trivet.options import Options
 from trivet.registry import Registry
 
 _WARM_UP = 100

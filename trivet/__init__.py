@@ -2,7 +2,7 @@
 
 from importlib.metadata import version as _version
 
-from trivet.actor import Actor, Options, action
+from trivet.actor import Actor, action
 from trivet.client import Client, Closed, Connection, EventStream, Handle, open_client
 from trivet.conversion import ValidationError, wire_name
 from trivet.errors import (
@@ -25,6 +25,7 @@ from trivet.errors import (
 from trivet.event import Event, latest
 from trivet.limits import Limits
 from trivet.local import open_local
+from trivet.options import Options
 from trivet.protocol.values import UNDEFINED
 from trivet.raw import Request, Response, WebSocket, WebSocketClosed
 from trivet.registry import Registry

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping
 from types import FunctionType
 from typing import Any, Final, cast, get_origin
 
-from trivet.actor import HOOKS, Action, Actor, Options
+from trivet.actor import HOOKS, Action, Actor
 from trivet.errors import DefinitionError
 from trivet.event import Event
+from trivet.options import Options
 
 _PARAMETERS: Final[Mapping[str, tuple[str, ...]]] = {
     "create_state": ("input",),

@@ -6,11 +6,12 @@ from typing import Any, Final, TypeVar, cast, get_args, get_origin
 
 import attrs
 
-from trivet.actor import HOOKS, Abandoned, Action, Actor, Options
+from trivet.actor import HOOKS, Abandoned, Action, Actor
 from trivet.class_checks import check_class
 from trivet.conversion import CallSignature, StateCodec, StateConverter, ValidationError, WireConverter
 from trivet.errors import DefinitionError, PublicError
 from trivet.event import Event, OverflowPolicy, SubscribeHook
+from trivet.options import Options
 from trivet.protocol.values import UNDEFINED, Value
 
 MAX_NAME: Final = 64

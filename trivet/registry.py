@@ -3,10 +3,11 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from trivet.actor import Actor, Options
+from trivet.actor import Actor
 from trivet.conversion import WireConverter, camel_case
 from trivet.definition import ActorDefinition, define
 from trivet.errors import DefinitionError
+from trivet.options import Options
 
 
 class Registry(Mapping[str, ActorDefinition]):

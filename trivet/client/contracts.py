@@ -5,11 +5,12 @@ from typing import Any, TypeAlias
 
 import attrs
 
-from trivet.actor import Action, Actor, Options
+from trivet.actor import Action, Actor
 from trivet.conversion import CallSignature, ValidationError, WireConverter, camel_case
 from trivet.definition import ActionDefinition, ActorDefinition, define
 from trivet.errors import EncodeError
 from trivet.event import Event
+from trivet.options import Options
 from trivet.protocol.values import UNDEFINED, Value
 
 AnyAction: TypeAlias = Action[Any, Any, Any, Any]

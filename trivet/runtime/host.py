@@ -7,10 +7,10 @@ from typing import TypeAlias
 import attrs
 import trio
 
-from trivet.actor import Durability
 from trivet.errors import PublicError
 from trivet.limits import Limits
 from trivet.nurseries import open_quiet_nursery
+from trivet.options import Durability
 from trivet.protocol.ids import new_actor_id
 from trivet.protocol.keys import check_key, serialise_key
 from trivet.protocol.values import UNDEFINED, Value

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 import trio
 
-from trivet.actor import Durability
 from trivet.conversion import StateCodec
 from trivet.errors import PublicError
 from trivet.limits import KIB
+from trivet.options import Durability
 from trivet.protocol.values import UNDEFINED
 from trivet.raw import Request, WebSocket
 from trivet.runtime import answers
