@@ -1,5 +1,6 @@
 """Durability: what is saved when, and that nobody sees what a crash could undo."""
 
+import contextlib
 import json
 import logging
 from collections.abc import AsyncGenerator
@@ -12,7 +13,7 @@ import pytest
 import trio
 
 from tests.runtime.support import FORMAT, REQUEST, FakeTransport, actor_of, connected, settled
-from trivet import Actor, Conn, Event, Limits, Options, PublicError, Registry, action
+from trivet import Actor, Conn, Event, Limits, Options, PublicError, Registry, UserError, action
 from trivet.raw import Request, Response
 from trivet.runtime.host import Host, open_host
 from trivet.runtime.instance import Instance
@@ -109,6 +110,25 @@ class Counter(Actor[Sum]):
         return answer
 
 
+class Polite(Actor[Sum]):
+    lives: ClassVar[list["Polite"]] = []
+
+    def __init__(self) -> None:
+        self.lives.append(self)
+        self.go_on = trio.Event()
+
+    async def on_disconnect(self, conn: Conn) -> None:
+        await self.go_on.wait()
+        self.state.text += "d"
+
+    @action(concurrent=True)
+    def add_beside(self, n: int) -> int:
+        self.state.value += n
+        if n == 0:
+            raise UserError("nothing to add")
+        return self.state.value
+
+
 class Other(Actor[Sum]):
     options = Options(durability="none")
     notes: ClassVar[int] = 0
@@ -134,7 +154,7 @@ class Carefree(Counter):
         self.sleep()
 
 
-REGISTRY = Registry(Counter, Other, Relaxed, Carefree)
+REGISTRY = Registry(Counter, Other, Relaxed, Carefree, Polite)
 
 
 @asynccontextmanager
@@ -364,6 +384,36 @@ async def test_a_failed_commit_undoes_what_nobody_has_seen(caplog: pytest.LogCap
         assert "no room on the disk" in caplog.text
         again = await counter(host)
         assert await again.call("peek", [], request=REQUEST) == 1
+
+
+@pytest.mark.parametrize(("n", "answer"), [(1, 1), (0, "user.user_error")])
+@pytest.mark.parametrize("fails", [False, True], ids=["", "and fails"])
+async def test_the_answer_of_a_concurrent_action_waits_for_on_disconnect_and_not_for_what_that_saves(
+    n: int, answer: object, fails: bool
+) -> None:
+    Polite.lives.clear()
+    answers: list[object] = []
+    store = faulty()
+
+    async def call(instance: Instance) -> None:
+        try:
+            answers.append(await instance.call("addBeside", [n], request=REQUEST))
+        except PublicError as error:
+            answers.append(f"{error.group}.{error.code}")
+
+    async with hosting(store) as host, trio.open_nursery() as nursery:
+        instance = await counter(host, "polite")
+        nursery.start_soon(call, instance)
+        await settled()
+        assert (await stored(store, instance))["value"] == n
+        assert answers == []
+        store.fail(int(fails))
+        Polite.lives[0].go_on.set()
+        await settled()
+        assert answers == [answer]
+        with pytest.raises(PublicError, match="save_failed") if fails else contextlib.nullcontext():
+            await instance.save()
+        assert (await stored(store, instance)) == {"value": n, "text": "" if fails else "d"}
 
 
 async def test_a_commit_whose_answer_is_lost_is_not_taken_for_saved(caplog: pytest.LogCaptureFixture) -> None:

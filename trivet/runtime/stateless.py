@@ -63,6 +63,7 @@ class StatelessJob(Call):
         self._conn = conn
         self._args = args
         self._done = trio.Event()
+        self._left: DisconnectJob | None = None
         self._output: Value = None
         self._error: PublicError | None = None
 
@@ -73,6 +74,8 @@ class StatelessJob(Call):
         """
         try:
             await self._done.wait()
+            if self._left is not None:
+                await self._left.done.wait()
         except trio.Cancelled:
             self.give_up()
             raise
@@ -99,21 +102,24 @@ class StatelessJob(Call):
 
     async def run_concurrently(self) -> None:
         """Outside the turn, but for the connection hooks, which take it."""
-        instance = self._instance
         try:
             await self.admission.admit(lambda: None)
             try:
                 self._output = await self._perform(self._chain, in_turn=False)
             finally:
-                left = DisconnectJob(instance, self._conn)
-                if "on_disconnect" in instance.definition.hooks:
-                    instance.post(left)
-                    await left.done.wait()
-                else:
-                    instance.expel(self._conn)
+                self._leave()
         except PublicError as error:
             self._error = error
         self._finish()
+
+    def _leave(self) -> None:
+        """Its connection ends. The answer waits for `on_disconnect`, but not for what that changes to be saved."""
+        instance = self._instance
+        if "on_disconnect" in instance.definition.hooks:
+            self._left = DisconnectJob(instance, self._conn)
+            instance.post(self._left)
+        else:
+            instance.expel(self._conn)
 
     def _finish(self) -> None:
         """There is an answer. It is given once what it tells is saved."""
