@@ -3,7 +3,6 @@
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from logging import LoggerAdapter
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -26,7 +25,7 @@ from trivet.options import Options
 from trivet.raw import Request, Response, WebSocket
 
 if TYPE_CHECKING:
-    import logging
+    from logging import Logger, LoggerAdapter
 
     from trivet.client import Client
     from trivet.runtime.connection import Conn, Conns
@@ -236,7 +235,7 @@ class Actor(Generic[S, CS, CP]):
         return self._instance.namespace
 
     @property
-    def log(self) -> "LoggerAdapter[logging.Logger]":
+    def log(self) -> "LoggerAdapter[Logger]":
         """A logger that names this actor."""
         return self._instance.log
 
@@ -268,8 +267,8 @@ class Actor(Generic[S, CS, CP]):
         The caller is among them unless excluded: `exclude` takes a connection, an id, or several. `where` is asked
         once for each subscriber before any of them is sent to. Raises ValidationError, EncodeError or
         `message.outgoing_too_long` here, in the emitter, before any recipient is touched; where there is no recipient
-        nothing is checked, except with `Options(strict=True)`. Slow recipients never slow
-        the actor: the event's overflow policy applies to each of them. An event that blocks raises TypeError.
+        nothing is checked, except with `Options(strict=True)`. Slow recipients never slow the actor: the event's
+        overflow policy applies to each of them. An event that blocks raises TypeError.
         """
         return self._instance.emitter.broadcast(event, args, exclude, where)
 

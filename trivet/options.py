@@ -66,6 +66,5 @@ class Options:
 
     def over(self, defaults: "Options") -> "Options":
         """These options, with the gaps filled from `defaults`."""
-        gaps = {field.name: getattr(defaults, field.name) for field in attrs.fields(Options)}
-        own = {name: value for name in gaps if (value := getattr(self, name)) is not None}
-        return Options(**{**gaps, **own})
+        own = {name: value for name, value in attrs.asdict(self).items() if value is not None}
+        return attrs.evolve(defaults, **own)
