@@ -13,11 +13,21 @@ import base64
 import struct
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
 
 from trivet.errors import DecodeError
 from trivet.protocol import compat
+from trivet.protocol.cbor_tags import (
+    BYTE_STRING_TAGS,
+    MAP_TAG,
+    SET_TAG,
+    TYPED_ARRAYS,
+    big_integer,
+    date_of_seconds,
+    date_of_text,
+    typed_array,
+)
 from trivet.protocol.values import MAX_SAFE_INTEGER, UNDEFINED, Undefined, Value
 
 _WIRE_DEPTH: Final = compat.MAX_DEPTH + 8
@@ -33,15 +43,6 @@ _BYTES_HEAD: Final = b"\x82\x6b$Uint8Array"
 _SET_HEAD: Final = b"\x82\x64$Set"
 
 _SIMPLE: Final[Mapping[int, Value]] = {0xF4: False, 0xF5: True, 0xF6: None, 0xF7: UNDEFINED}
-_SET_TAG: Final = 258
-_MAP_TAG: Final = 259
-
-# RFC 8746; 76 is reserved, 83 and 87 are 128-bit floats.
-_TYPED_ARRAYS: Final = {
-    65: ">H", 66: ">I", 67: ">Q", 68: ">B", 69: "<H", 70: "<I", 71: "<Q", 72: ">b", 73: ">h", 74: ">i", 75: ">q",
-    77: "<h", 78: "<i", 79: "<q", 80: ">e", 81: ">f", 82: ">d", 84: "<e", 85: "<f", 86: "<d",
-}  # fmt: skip
-_BYTES_TAGS: Final = frozenset({2, 3, 64, *_TYPED_ARRAYS})
 
 
 def write_head(out: bytearray, major: int, argument: int) -> None:
@@ -385,66 +386,31 @@ class _Reader:
         return result
 
     def _tagged(self, tag: int, depth: int) -> Value:
-        if tag == _SET_TAG:
+        if tag == SET_TAG:
             initial = self._data[self.position]
             if initial >> 5 != 4:
                 raise DecodeError("CBOR tag 258 needs an array")
             return compat.make_set(self._items(self._argument(initial), depth))
-        if tag == _MAP_TAG:
+        if tag == MAP_TAG:
             initial = self._data[self.position]
             if initial >> 5 != 5:
                 raise DecodeError("CBOR tag 259 needs a map")
             return self._map(self._argument(initial), depth)
         if tag == 0:
-            return _date_of_text(self.read(depth))
+            return date_of_text(self.read(depth))
         if tag == 1:
-            return _date_of_seconds(self.read(depth))
-        if tag not in _BYTES_TAGS:
+            return date_of_seconds(self.read(depth))
+        if tag not in BYTE_STRING_TAGS:
             raise DecodeError(f"CBOR tag {tag}")
         initial = self._data[self.position]
         if initial >> 5 != 2:
             raise DecodeError(f"CBOR tag {tag} needs a byte string")
         data = self._take(self._argument(initial))
         if tag == 2 or tag == 3:
-            return _bignum(data, negative=tag == 3)
+            return big_integer(data, negative=tag == 3)
         if tag == 64:
             return data
-        return _typed_array(data, _TYPED_ARRAYS[tag])
-
-
-def _bignum(data: bytes, *, negative: bool) -> int:
-    magnitude = int.from_bytes(data, "big")
-    value = ~magnitude if negative else magnitude
-    if value.bit_length() > compat.MAX_BITS:
-        raise DecodeError(f"a CBOR integer of more than {compat.MAX_DIGITS} digits")
-    return value
-
-
-def _typed_array(data: bytes, code: str) -> list[Value]:
-    if len(data) % struct.calcsize(code):
-        raise DecodeError("a CBOR typed array with a part of a number")
-    numbers = [item for (item,) in struct.iter_unpack(code, data)]
-    return [compat.number(item) for item in numbers] if code[1] in "efd" else numbers
-
-
-def _date_of_text(text: Value) -> datetime:
-    if isinstance(text, str) and len(text) <= 64:
-        try:
-            moment = datetime.fromisoformat(text)
-            if moment.tzinfo is not None:
-                return moment.astimezone(UTC)
-        except (ValueError, OverflowError):
-            pass
-    raise DecodeError("CBOR tag 0 needs a date and time with a time zone")
-
-
-def _date_of_seconds(seconds: Value) -> datetime:
-    if isinstance(seconds, (int, float)) and not isinstance(seconds, bool):
-        try:
-            return compat.EPOCH + timedelta(seconds=seconds)
-        except OverflowError:
-            pass
-    raise DecodeError("CBOR tag 1 needs the seconds of a moment in the years 1 to 9999")
+        return typed_array(data, TYPED_ARRAYS[tag])
 
 
 def decode(data: bytes, *, markers: bool) -> Value:
