@@ -9,6 +9,7 @@ from tests.runtime.support import REQUEST
 from trivet import Actor, PublicError, Registry, action
 from trivet.runtime.host import Host, open_host
 from trivet.store import ActorRow, Changes, MemoryStore, Stored, StoreError
+from trivet.testing.store import FaultyStore
 
 
 @attrs.define
@@ -157,3 +158,22 @@ async def test_an_actor_that_cannot_be_read_fails_alone(caplog: pytest.LogCaptur
         store.damaged = True
         await host.destroy(actor_id)
         assert await host.find("default", "counter", ("k",)) is None
+
+
+async def test_one_that_is_woken_while_it_is_removed_is_destroyed_too(caplog: pytest.LogCaptureFixture) -> None:
+    kept = WatchedStore()
+    store = FaultyStore(kept)
+    async with open_host(Registry(Counter), store=store) as host, trio.open_nursery() as nursery:
+        actor_id = await asleep(host)
+        kept.damaged = True
+        store.hold()
+        nursery.start_soon(host.destroy, actor_id)
+        await trio.testing.wait_all_tasks_blocked()
+        assert store.waiting == 1
+        kept.damaged = False
+        instance = await host.get("default", "counter", ("k",))
+        store.release()
+        await instance.ended.wait()
+        assert host.in_memory(actor_id) is None
+        assert await host.find("default", "counter", ("k",)) is None
+    assert "cannot wake" in caplog.text

@@ -1,7 +1,7 @@
 """All live actors of one registry: key to actor, create, find, stop."""
 
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TypeAlias
 
 import attrs
@@ -185,6 +185,10 @@ class Host:
                 raise
             logger.warning("actor %s cannot wake (%s), and is destroyed as it is", actor_id, error)
             await self.store.destroy(actor_id)
+            if (woken := self._by_id.get(actor_id)) is None:
+                return
+            with suppress(PublicError):  # it had read what is destroyed now, and could be woken after all
+                await woken.destroy()
         else:
             await instance.destroy()
 
