@@ -36,7 +36,11 @@ _WIRE_DEPTH: Final = compat.MAX_DEPTH + 8
 _DOUBLE: Final = struct.Struct(">d")
 _SINGLE: Final = struct.Struct(">f")
 _HALF: Final = struct.Struct(">e")
-_UINT_FORMATS: Final = (struct.Struct(">BB"), struct.Struct(">BH"), struct.Struct(">BI"), struct.Struct(">BQ"))
+# An initial byte and an argument of so many bits.
+_HEAD_8: Final = struct.Struct(">BB")
+_HEAD_16: Final = struct.Struct(">BH")
+_HEAD_32: Final = struct.Struct(">BI")
+_HEAD_64: Final = struct.Struct(">BQ")
 _UNDEFINED_ITEM: Final = b"\x82\x6a$Undefined\x00"
 _BIGINT_HEAD: Final = b"\x82\x67$BigInt"
 _BYTES_HEAD: Final = b"\x82\x6b$Uint8Array"
@@ -50,13 +54,13 @@ def write_head(out: bytearray, major: int, argument: int) -> None:
     if argument < 24:
         out.append(major | argument)
     elif argument < 0x100:
-        out += _UINT_FORMATS[0].pack(major | 24, argument)
+        out += _HEAD_8.pack(major | 24, argument)
     elif argument < 0x10000:
-        out += _UINT_FORMATS[1].pack(major | 25, argument)
+        out += _HEAD_16.pack(major | 25, argument)
     elif argument < 0x100000000:
-        out += _UINT_FORMATS[2].pack(major | 26, argument)
+        out += _HEAD_32.pack(major | 26, argument)
     else:
-        out += _UINT_FORMATS[3].pack(major | 27, argument)
+        out += _HEAD_64.pack(major | 27, argument)
 
 
 def write_text(out: bytearray, text: str) -> None:
@@ -153,9 +157,9 @@ class Writer:
         if not self._wide_maps:
             write_head(out, 0xA0, size)
         elif size < 0x10000:
-            out += _UINT_FORMATS[1].pack(0xB9, size)
+            out += _HEAD_16.pack(0xB9, size)
         else:
-            out += _UINT_FORMATS[2].pack(0xBA, size)
+            out += _HEAD_32.pack(0xBA, size)
         key: object = None
         try:
             for key, item in value.items():
@@ -301,7 +305,6 @@ class _Reader:
         return self._data[start:end]
 
     def _simple(self, initial: int) -> Value:
-        position = self.position + 1
         if initial == 0xFB:
             value = _DOUBLE.unpack(self._take(9)[1:])[0]
         elif initial == 0xFA:
@@ -309,9 +312,9 @@ class _Reader:
         elif initial == 0xF9:
             value = _HALF.unpack(self._take(3)[1:])[0]
         else:
-            self.position = position
             if initial not in _SIMPLE:
                 raise DecodeError(f"CBOR simple value {initial:#x}")
+            self.position += 1
             return _SIMPLE[initial]
         return compat.number(value)
 
@@ -321,7 +324,6 @@ class _Reader:
             raise IndexError
 
     def _array(self, size: int, depth: int) -> Value:
-        self._check_room(size)
         if size == 2 and self._markers and self._data[self.position] >> 5 == 3:
             first = self.read(depth)
             if isinstance(first, str) and first[:1] == "$":
