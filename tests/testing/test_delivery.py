@@ -20,7 +20,7 @@ from trivet.runtime.emit import Emitter
 from trivet.runtime.instance import Instance
 from trivet.runtime.session import Incoming, Session
 from trivet.testing import DeliveryChecker, Violation, World
-from trivet.testing.delivery import RULES
+from trivet.testing.rules import RULES
 
 Scene = tuple[World, DeliveryChecker, Connection[Counter], Connection[Counter]]
 

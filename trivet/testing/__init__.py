@@ -7,8 +7,8 @@ are used; the rest needs Trio alone.
 from typing import TYPE_CHECKING, Any
 
 from trivet.testing.delivery import DeliveryChecker as DeliveryChecker
-from trivet.testing.delivery import Violation as Violation
 from trivet.testing.network import Link as Link
+from trivet.testing.rules import Violation as Violation
 from trivet.testing.store import FaultyStore as FaultyStore
 from trivet.testing.world import World as World
 from trivet.testing.world import WorldClient as WorldClient
