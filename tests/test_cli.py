@@ -42,6 +42,10 @@ class Slow(Actor):
         print("waiting", flush=True)
         await trio.sleep(1000)
 
+    @action
+    def whoami(self) -> str | None:
+        return self.request.peer
+
 registry = Registry(Slow)
 empty = Registry()
 number = 7
@@ -232,6 +236,17 @@ def test_names_that_the_server_is_reached_by(start: Start) -> None:
                     get(request)
 
 
+def test_proxies_that_are_believed(start: Start) -> None:
+    with start("--port", "0", "--trusted-proxy", "10.0.0.0/8", "--trusted-proxy", "127.0.0.1") as process:
+        url = url_of(process)
+        request = urllib.request.Request(
+            f"{url}/gateway/slow/action/whoami?{QUERY}",
+            b"{}",
+            {"X-Forwarded-For": "198.51.100.1, 203.0.113.5, 10.0.0.2"},
+        )
+        assert json.loads(get(request)) == {"output": "203.0.113.5"}
+
+
 # -- in this process --------------------------------------------------------------------------------------------------
 
 
@@ -316,6 +331,17 @@ def test_arguments_that_are_none_print_the_usage(capsys: pytest.CaptureFixture[s
         cli.main(["serve", "my_actors", *arguments])
     assert exited.value.code == 2
     assert "usage: trivet serve" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("project")
+def test_a_proxy_that_is_none_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exited:
+        cli.main(["serve", "my_actors", "--trusted-proxy", "10.0.0.1/8"])
+    assert exited.value.code == 2
+    explained = (
+        "argument --trusted-proxy: '10.0.0.1/8' is no address and no network of a proxy: did you mean 10.0.0.0/8?"
+    )
+    assert capsys.readouterr().err.endswith(f"{explained}\n")
 
 
 @pytest.mark.usefixtures("project")

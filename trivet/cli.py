@@ -28,6 +28,7 @@ from trivet.registry import Registry
 from trivet.server import DEFAULT_PORT, Server, serve
 from trivet.server.access import ServerToken
 from trivet.server.origins import Origins
+from trivet.server.proxies import TrustedProxies
 from trivet.server.serving import AnyListener
 from trivet.store import Store, StoreError
 from trivet.store.sqlite import open_sqlite_store
@@ -178,6 +179,14 @@ def _configure_serve(parser: argparse.ArgumentParser) -> None:
         help="a name by which the server is reached, besides addresses and localhost; may be repeated",
     )
     parser.add_argument(
+        "--trusted-proxy",
+        type=_trusted_proxy,
+        action="append",
+        default=[],
+        metavar="ADDRESS_OR_NETWORK",
+        help="a proxy whose X-Forwarded-For is believed, or unix for those on Unix sockets; may be repeated",
+    )
+    parser.add_argument(
         "--token",
         help=f"what clients have to present; better in the environment variable {_TOKEN_VARIABLE}, which others cannot"
         " see in the list of processes",
@@ -234,6 +243,7 @@ async def _serve(
             token=token,
             allowed_origins=arguments.allow_origin,
             allowed_hosts=arguments.allow_host,
+            trusted_proxies=arguments.trusted_proxy,
             ssl_context=context,
             handle_signals=True,
             task_status=_Announcement(
@@ -368,6 +378,14 @@ def _peer_limit(text: str) -> float:
     if text.isdecimal() and int(text) > 0:
         return float(text)
     raise argparse.ArgumentTypeError(f"{text!r} is neither a number from 1 up nor none")
+
+
+def _trusted_proxy(text: str) -> str:
+    try:
+        TrustedProxies([text])
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
 
 
 def _fd(text: str) -> _Fd:

@@ -83,9 +83,11 @@ class Limits:
     """Connections of one server: 503 `guard.service_unavailable`."""
     peer_connections: float = 2_000
     """Connections of one address: 429 / 1013 `guard.rate_limit`, as the next two. None of the three holds for loopback
-    addresses and Unix sockets; math.inf is no limit. An IPv6 address stands for its /64."""
+    addresses and Unix sockets; math.inf is no limit. An IPv6 address stands for its /64. Through a trusted proxy each
+    WebSocket is a connection of its client, and so is every other request until it is answered."""
     peer_connection_rate: float = 200.0
-    """New connections of one address in a second; ten seconds' worth may come at once."""
+    """New connections of one address in a second; ten seconds' worth may come at once. Through a trusted proxy only
+    WebSockets count."""
     peer_message_rate: float = 2_000.0
     """Requests and WebSocket messages of one address in a second; ten seconds' worth may come at once."""
     sleep_after: float = 30.0

@@ -3,8 +3,8 @@
 import ipaddress
 import json
 import math
-from collections.abc import AsyncGenerator
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, Generator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 
 import attrs
 import pytest
@@ -18,7 +18,7 @@ from trivet.runtime.host import open_host
 from trivet.server.connection import serve_wire
 from trivet.server.gateway import Gateway
 from trivet.server.origins import Origins
-from trivet.server.peers import BURST, REMEMBERED, Peers
+from trivet.server.peers import BURST, REMEMBERED, Peers, Visit
 from trivet.server.wire import Wire
 
 ADDRESS = "192.0.2.1"
@@ -49,6 +49,17 @@ async def crowd(limits: Limits) -> AsyncGenerator[Crowd, None]:
     async with open_host(REGISTRY, limits) as host, trio.open_nursery() as nursery:
         yield Crowd(Gateway(host, Origins()), nursery)
         nursery.cancel_scope.cancel()
+
+
+@contextmanager
+def connection(peers: Peers, address: str) -> Generator[Visit, None, None]:
+    """One connection of an address that is limited."""
+    visit = peers.enter(address)
+    assert visit is not None
+    try:
+        yield visit
+    finally:
+        visit.leave()
 
 
 async def health(peer: HttpPeer) -> int:
@@ -166,9 +177,7 @@ async def test_programs_of_this_machine_are_not_limited(address: str | None) -> 
 )
 async def test_which_addresses_are_one_peer(one: str, another: str, same: bool) -> None:
     peers = Peers(attrs.evolve(NONE, peer_connections=1))
-    with peers.connection(one) as first, peers.connection(another) as second:
-        assert first is not None
-        assert second is not None
+    with connection(peers, one), connection(peers, another):
         assert len(peers) == (1 if same else 2)
 
 
@@ -177,7 +186,7 @@ async def test_a_reached_limit_is_logged_but_not_each_time(
 ) -> None:
     peers = Peers(attrs.evolve(NONE, peer_connections=0))
     for _ in range(100):
-        with peers.connection(ADDRESS):
+        with connection(peers, ADDRESS):
             await trio.sleep(0.11)
     assert [record.getMessage()[:48] for record in caplog.records] == [
         "an address has reached Limits.peer_connections ="
@@ -191,12 +200,11 @@ async def test_addresses_are_forgotten(autojump_clock: trio.testing.MockClock) -
     peers = Peers(Limits())
     base = int(ipaddress.ip_address("198.18.0.0"))
     for number in range(3 * REMEMBERED):
-        with peers.connection(str(ipaddress.ip_address(base + number))) as visit:
-            assert visit is not None
+        with connection(peers, str(ipaddress.ip_address(base + number))) as visit:
             visit.check()
     assert len(peers) <= REMEMBERED
     await trio.sleep(BURST)
-    with peers.connection(ADDRESS):
+    with connection(peers, ADDRESS):
         pass
     assert len(peers) == 1
 
@@ -205,12 +213,11 @@ async def test_an_address_that_is_connected_is_not_forgotten() -> None:
     peers = Peers(attrs.evolve(NONE, peer_connections=1))
     base = int(ipaddress.ip_address("198.18.0.0"))
     with ExitStack() as stack:
-        stack.enter_context(peers.connection(ADDRESS))
+        stack.enter_context(connection(peers, ADDRESS))
         for number in range(2 * REMEMBERED):
-            with peers.connection(str(ipaddress.ip_address(base + number))):
+            with connection(peers, str(ipaddress.ip_address(base + number))):
                 pass
-        visit = stack.enter_context(peers.connection(ADDRESS))
-        assert visit is not None
+        visit = stack.enter_context(connection(peers, ADDRESS))
         with pytest.raises(Exception, match=r"guard\.rate_limit"):
             visit.check()
 
@@ -219,7 +226,6 @@ async def test_coming_again_does_not_fill_a_bucket(autojump_clock: trio.testing.
     peers = Peers(attrs.evolve(NONE, peer_message_rate=1))
     taken = 0
     for _ in range(100):
-        with peers.connection(ADDRESS) as visit:
-            assert visit is not None
+        with connection(peers, ADDRESS) as visit:
             taken += visit.take()
     assert taken == BURST

@@ -13,13 +13,13 @@ from trivet.protocol.subprotocols import RIVET, TRIVET, split_subprotocols
 from trivet.raw import Response
 from trivet.runtime.logs import logger
 from trivet.server.actor_routes import actor_response
+from trivet.server.caller import Caller
 from trivet.server.control_routes import control_response
 from trivet.server.exchange import Exchange, gateway_error
 from trivet.server.gateway import Gateway
 from trivet.server.handshake import SUPPORTED_VERSION, accept_token, wants_websocket
 from trivet.server.http import Head, HttpConnection, HttpError
 from trivet.server.origins import cors_headers, preflight_headers
-from trivet.server.peers import Visit
 from trivet.server.websocket import Upgrade, websocket_serving
 from trivet.server.wire import Wire
 
@@ -28,13 +28,14 @@ _RAY_HEADER: Final = "x-rivet-ray-id"
 
 async def serve_wire(gateway: Gateway, wire: Wire) -> None:
     """Serve one connection until it ends, and close it. What goes wrong on it is logged, and stays there."""
+    caller = Caller(wire, gateway.peers, gateway.proxies)
     try:
-        with gateway.connection() as served, gateway.peers.connection(wire.peer) as visit:
-            if not served or (visit is not None and visit.ignored):
+        with gateway.connection() as served, caller:
+            if not served or (caller.visit is not None and caller.visit.ignored):
                 return
             if wire.secure and not await _handshake(gateway, wire):
                 return
-            upgrade = await _serve_http(gateway, wire, visit)
+            upgrade = await _serve_http(gateway, wire, caller)
             if upgrade is not None:
                 with gateway.websocket():
                     serving = await websocket_serving(gateway, wire, upgrade)
@@ -44,7 +45,7 @@ async def serve_wire(gateway: Gateway, wire: Wire) -> None:
     except trio.BrokenResourceError:
         pass
     except Exception:
-        logger.exception("a connection from %s failed", wire.peer)
+        logger.exception("a connection from %s failed", caller.address)
     finally:
         await wire.aclose()
 
@@ -56,7 +57,7 @@ async def _handshake(gateway: Gateway, wire: Wire) -> bool:
     return False
 
 
-async def _serve_http(gateway: Gateway, wire: Wire, visit: Visit | None) -> Upgrade | None:
+async def _serve_http(gateway: Gateway, wire: Wire, caller: Caller) -> Upgrade | None:
     """Answer requests until the connection ends, or becomes a WebSocket."""
     http = HttpConnection(wire, gateway.limits, gateway.bodies)
     while True:
@@ -65,19 +66,22 @@ async def _serve_http(gateway: Gateway, wire: Wire, visit: Visit | None) -> Upgr
             if head is None:
                 return None
             refusal = gateway.refusal(head, wire.host)
-            if wants_websocket(head):
-                return await _switch(http, head, refusal, visit)
+            upgrades = wants_websocket(head)
+            caller.begin(head, websocket=upgrades)
+            if upgrades:
+                return await _switch(http, head, refusal, caller)
         except HttpError as error:
             await _refuse(http, error)
             return None
         try:
             with gateway.request():
-                await _answer(Exchange(gateway, http, head, new_ray_id(), wire.secure, wire.peer, visit), refusal)
+                await _answer(Exchange(gateway, http, head, new_ray_id(), caller), refusal)
         finally:
             http.release_body()
         if not http.next_cycle():
             await http.linger()
             return None
+        caller.end()
 
 
 async def _refuse(http: HttpConnection, error: HttpError) -> None:
@@ -89,7 +93,7 @@ async def _refuse(http: HttpConnection, error: HttpError) -> None:
     await http.linger()
 
 
-async def _switch(http: HttpConnection, head: Head, refusal: HttpError | None, visit: Visit | None) -> Upgrade:
+async def _switch(http: HttpConnection, head: Head, refusal: HttpError | None, caller: Caller) -> Upgrade:
     """Accept a WebSocket. Whoever may not have it is told so over it: a refused handshake tells a client nothing."""
     token = accept_token(head)
     await http.discard_body()
@@ -106,7 +110,7 @@ async def _switch(http: HttpConnection, head: Head, refusal: HttpError | None, v
     if refusal is None:
         headers += cors_headers(origin)
     trailing_data = await http.switch_protocols(headers)
-    return Upgrade(head, offered, ray_id, refusal, visit, trailing_data)
+    return Upgrade(head, offered, ray_id, refusal, caller, trailing_data)
 
 
 @attrs.frozen
@@ -137,8 +141,7 @@ async def _answer(exchange: Exchange, refusal: HttpError | None) -> None:
 async def _find_answer(exchange: Exchange, refusal: HttpError | None) -> _Answer:
     head = exchange.head
     try:
-        if exchange.visit is not None:
-            exchange.visit.check()
+        _count(exchange)
         if refusal is not None:
             raise refusal
         route = parse_gateway(head.target, head.headers, limits=exchange.gateway.limits)
@@ -158,6 +161,19 @@ async def _find_answer(exchange: Exchange, refusal: HttpError | None) -> _Answer
     except Exception:
         logger.exception("%s failed", exchange.shown)
         return _Answer(gateway_error(internal_error()))
+
+
+def _count(exchange: Exchange) -> None:
+    """Count the request. Raises HttpError 429."""
+    visit = exchange.caller.visit
+    if visit is None:
+        return
+    try:
+        visit.check()
+    except HttpError as error:
+        # A proxy's connection is for the requests of others too, unless this one would have to be waited for.
+        error.close = not (exchange.caller.forwarded and exchange.http.skip_body())
+        raise
 
 
 def _with_headers(response: Response, headers: list[tuple[str, str]]) -> Response:

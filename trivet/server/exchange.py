@@ -12,9 +12,9 @@ from trivet.protocol.messages import Error
 from trivet.protocol.values import UNDEFINED
 from trivet.raw import Request, Response
 from trivet.runtime.answers import error_message
+from trivet.server.caller import Caller
 from trivet.server.gateway import Gateway
 from trivet.server.http import Head, HttpConnection, error_status
-from trivet.server.peers import Visit
 
 JSON_CODEC: Final = cast("Codec", codec_for("json"))
 
@@ -33,9 +33,7 @@ class Exchange:
     http: HttpConnection
     head: Head
     ray_id: str
-    secure: bool
-    peer: str | None
-    visit: Visit | None = None
+    caller: Caller
 
     @property
     def path(self) -> str:
@@ -72,19 +70,19 @@ class Exchange:
 
     def request(self, target: str, body: bytes = b"") -> Request:
         """This request as an actor sees it, with the path and query that are its own."""
-        return actor_request(self.head, target, secure=self.secure, peer=self.peer, body=body)
+        return actor_request(self.head, target, caller=self.caller, body=body)
 
 
-def actor_request(head: Head, target: str, *, secure: bool, peer: str | None, body: bytes = b"") -> Request:
+def actor_request(head: Head, target: str, *, caller: Caller, body: bytes = b"") -> Request:
     """A request as an actor sees it. RivetKit's `fetch` of a full URL says in a header which that was."""
     headers: Mapping[str, str] = head.headers
-    url = f"{'https' if secure else 'http'}://{headers.get('host', 'localhost')}{target}"
+    url = f"{'https' if caller.secure else 'http'}://{headers.get('host', 'localhost')}{target}"
     original = headers.get("x-rivet-internal-original-request-url")
     if original is not None:
         headers = {name: value for name, value in headers.items() if name != "x-rivet-internal-original-request-url"}
         if _is_url(original):
             url = original
-    return Request(head.method, url, headers, peer, body)
+    return Request(head.method, url, headers, caller.address, body)
 
 
 def _is_url(text: str) -> bool:

@@ -15,6 +15,7 @@ from trivet.server.during import During
 from trivet.server.http import BodyBudget, Head, HttpError
 from trivet.server.origins import Origins
 from trivet.server.peers import Peers
+from trivet.server.proxies import TrustedProxies
 
 # They say nothing of actors. RivetKit's client would ask for metadata for ever if it was refused them.
 _OPEN_PATHS: Final = frozenset({"/", "/health", "/metadata"})
@@ -48,6 +49,7 @@ class Gateway:
         "origins",
         "pages",
         "peers",
+        "proxies",
     )
 
     def __init__(
@@ -57,6 +59,7 @@ class Gateway:
         pages: Mapping[str, Response] | None = None,
         loopback: Collection[str] = (),
         token: ServerToken | None = None,
+        proxies: TrustedProxies | None = None,
     ) -> None:
         """`loopback` are the addresses of listeners that no other machine can reach."""
         self.host: Final = host
@@ -65,6 +68,7 @@ class Gateway:
         self.pages: Final = dict(pages or {})
         """What is answered to a GET of these paths."""
         self.peers: Final = Peers(host.limits)
+        self.proxies: Final = proxies or TrustedProxies()
         self._loopback: Final = frozenset(loopback)
         self._token: Final = token
         self.bodies: Final = BodyBudget(host.limits.http_bodies)

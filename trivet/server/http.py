@@ -51,6 +51,8 @@ _KNOWN: Final = {
         "sec-websocket-version",
         "upgrade",
         "user-agent",
+        "x-forwarded-for",
+        "x-forwarded-proto",
     )
 }
 
@@ -228,6 +230,16 @@ class HttpConnection:
             return
         if self._declared_size <= self._limits.incoming_message:
             await self.read_body(0)
+
+    def skip_body(self) -> bool:
+        """Throw away what is here of the body already. Whether that was the whole of it. Raises HttpError."""
+        while not self._body_read and not self._h11.they_are_waiting_for_100_continue:
+            event = self._next_event()
+            if isinstance(event, h11.EndOfMessage):
+                self._body_read = True
+            elif not isinstance(event, h11.Data):
+                break
+        return self._body_read
 
     async def respond(self, response: Response, *, close: bool = False) -> None:
         """Send an answer. Raises h11.LocalProtocolError or ValueError, and sends nothing, for what HTTP cannot carry.

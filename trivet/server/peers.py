@@ -1,19 +1,18 @@
 """What one peer address may have: connections at once, new connections and messages in a second.
 
 Programs of this machine are not limited, nor is a stream that has no address. Behind a proxy every client has the
-proxy's address: there the limits are the proxy's business, and here they are set to infinity.
+proxy's address, unless the proxy is trusted to say whose it is.
 """
 
 import ipaddress
 import math
-from functools import partial
 from typing import Final, final
 
 import trio
 
 from trivet.limits import Limits
 from trivet.runtime.logs import logger
-from trivet.server.during import During
+from trivet.server.addresses import read_address
 from trivet.server.http import HttpError
 
 # What ends a WebSocket that is over a limit.
@@ -89,12 +88,13 @@ class _Peer:
 
 @final
 class Visit:
-    """One connection of an address that is limited."""
+    """One connection of an address that is limited, until `leave`."""
 
-    __slots__ = ("_excess", "_peers", "_who", "ignored")
+    __slots__ = ("_excess", "_key", "_peers", "_who", "ignored")
 
-    def __init__(self, peers: "Peers", who: _Peer, excess: str, *, ignored: bool) -> None:
+    def __init__(self, peers: "Peers", key: str, who: _Peer, excess: str, *, ignored: bool) -> None:
         self._peers = peers
+        self._key = key
         self._who = who
         self._excess = excess
         self.ignored: Final = ignored
@@ -104,6 +104,10 @@ class Visit:
     def admitted(self) -> bool:
         """Whether it is within the limits of connections."""
         return not self._excess
+
+    def leave(self) -> None:
+        """The connection is over."""
+        self._peers._leave(self._key, self._who, admitted=self.admitted)
 
     def check(self) -> None:
         """Count one request. Raises HttpError 429 `guard.rate_limit`, after which the connection ends."""
@@ -136,36 +140,41 @@ class Peers:
     def __len__(self) -> int:
         return len(self._present) + len(self._absent)
 
-    def connection(self, address: str | None) -> During[Visit | None]:
-        """One connection while it lasts; None for one that is not limited."""
+    def enter(self, address: str | None, *, arrives: bool = True) -> Visit | None:
+        """One connection, to be left at its end; None for one that is not limited.
+
+        One that does not arrive is there already, for somebody else: it counts among those that are there at once, not
+        among the new ones.
+        """
         key = _key(address)
         if key is None:
-            return _UNLIMITED
+            return None
         now = trio.current_time()
         who = self._present.get(key) or self._absent.pop(key, None) or _Peer(self._limits, now)
         self._present[key] = who
         who.connections += 1
-        visit = self._judge(who, now)
+        excess = self._excess(who, now, arrives)
+        visit = Visit(self, key, who, excess, ignored=arrives and bool(excess) and not who.told.take(now))
         who.admitted += visit.admitted
-        return During(visit, partial(self._leave, key, who, visit))
+        return visit
 
-    def _leave(self, key: str, who: _Peer, visit: Visit) -> None:
-        who.admitted -= visit.admitted
+    def _leave(self, key: str, who: _Peer, *, admitted: bool) -> None:
+        who.admitted -= admitted
         who.connections -= 1
         if not who.connections:
             del self._present[key]
             self._absent[key] = who
             self._forget()
 
-    def _judge(self, who: _Peer, now: float) -> Visit:
+    def _excess(self, who: _Peer, now: float, arrives: bool) -> str:
+        """What there is too much of, "" for nothing."""
         if who.admitted >= self._limits.peer_connections:
-            limit, excess = "peer_connections", "Too many connections"
-        elif who.arrivals is not None and not who.arrivals.take(now):
-            limit, excess = "peer_connection_rate", "Too many new connections"
-        else:
-            return Visit(self, who, "", ignored=False)
-        self.warn(limit)
-        return Visit(self, who, excess, ignored=not who.told.take(now))
+            self.warn("peer_connections")
+            return "Too many connections"
+        if arrives and who.arrivals is not None and not who.arrivals.take(now):
+            self.warn("peer_connection_rate")
+            return "Too many new connections"
+        return ""
 
     def _forget(self) -> None:
         now = trio.current_time()
@@ -181,8 +190,8 @@ class Peers:
         if now >= self._warned_at + _SECONDS_BETWEEN_WARNINGS:
             self._warned_at = now
             logger.warning(
-                "an address has reached Limits.%s = %g and is refused; if it is a proxy's, set the limits of peers to"
-                " math.inf",
+                "an address has reached Limits.%s = %g and is refused; if it is a proxy's, name it with trusted_proxies"
+                " or --trusted-proxy",
                 limit,
                 getattr(self._limits, limit),
             )
@@ -192,12 +201,9 @@ def _key(address: str | None) -> str | None:
     """What is counted as one peer; None for what is not limited."""
     if address is None:
         return None
-    try:
-        ip = ipaddress.ip_address(address)
-    except ValueError:
+    ip = read_address(address)
+    if ip is None:
         return address  # `serve_stream` takes any name
-    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
-        ip = ip.ipv4_mapped
     if ip.is_loopback:
         return None
     return str(ip) if ip.version == 4 else str(ipaddress.ip_network((int(ip), _IPV6_NETWORK), strict=False))
@@ -205,6 +211,3 @@ def _key(address: str | None) -> str | None:
 
 def _rate_limit(excess: str) -> HttpError:
     return HttpError(429, "guard", "rate_limit", f"{excess} from this address", close=True)
-
-
-_UNLIMITED: Final[During[Visit | None]] = During(None, lambda: None)

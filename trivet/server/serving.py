@@ -21,6 +21,7 @@ from trivet.server.control_routes import check_pages
 from trivet.server.descriptors import raise_descriptor_limit
 from trivet.server.gateway import Gateway, GatewayStatistics
 from trivet.server.origins import Origins
+from trivet.server.proxies import TrustedProxies
 from trivet.server.wire import Wire, tls_listener
 from trivet.store import Store, check_store
 
@@ -132,6 +133,7 @@ async def serve(
     token: str | None = None,
     allowed_origins: Iterable[str] = (),
     allowed_hosts: Iterable[str] = (),
+    trusted_proxies: Iterable[str] = (),
     ssl_context: ssl.SSLContext | None = None,
     pages: Mapping[str, Response] | None = None,
     handle_signals: bool = False,
@@ -161,13 +163,20 @@ async def serve(
     are open. Without one whoever reaches the port can use every actor as far as its hooks let them, and list, create
     and destroy actors; a listener that other machines can reach is warned of in the log then.
 
+    `trusted_proxies` are addresses and networks, as in `10.0.0.0/8`, of proxies that write `X-Forwarded-For`, and
+    "unix" for those that connect without an address. For their requests the address that is limited, logged, and
+    `request.peer` is the rightmost one in that header that is no trusted proxy's; `X-Forwarded-Proto` gives the scheme
+    of `request.url`. From everybody else, and so by default, neither is believed. A network with clients in it lets
+    them pass for whom they like.
+
     Cancelling ends everything at once. Raises OSError when it cannot listen, TypeError for no Registry or no Store,
-    ValueError for an origin, a host or a token that is none, or a page in the protocol's way.
+    ValueError for an origin, a host, a proxy or a token that is none, or a page in the protocol's way.
     """
     check_registry(registry, "serve")
     check_store(store, "serve")
     check_pages(pages or {})
     origins = Origins(allowed_origins, allowed_hosts)
+    proxies = TrustedProxies(trusted_proxies)
     server_token = None if token is None else ServerToken(token)
     limits = limits or Limits()
     raise_descriptor_limit(limits.connections)
@@ -181,7 +190,7 @@ async def serve(
             # A second signal cancels the actors too, so its scope is around them.
             with trio.CancelScope() as everything:
                 async with open_host(registry, limits, store=store, wall_clock=wall_clock) as actors:
-                    gateway = Gateway(actors, origins, pages, _loopback(opened), server_token)
+                    gateway = Gateway(actors, origins, pages, _loopback(opened), server_token, proxies)
                     server = Server(actors, gateway, opened, everything)
                     if token is None:
                         _warn_if_public(server)
@@ -201,8 +210,8 @@ async def serve_stream(
     """Serve one connection on a stream of any kind until it ends, and close the stream.
 
     For tests and for programs that accept connections themselves. With a `Server` it counts among its connections, and
-    its origins, token and limits hold; with a bare host those given here, and no token. `peer` is the address that
-    actors see.
+    its origins, token, trusted proxies and limits hold; with a bare host those given here, no token, and no proxies.
+    `peer` is the address that it comes from, which actors see.
     """
     gateway = host.gateway if isinstance(host, Server) else Gateway(host, Origins(allowed_origins))
     await serve_wire(gateway, Wire(stream, peer=peer))

@@ -17,13 +17,14 @@ from trivet.runtime.instance import Instance
 from trivet.runtime.logs import logger
 from trivet.runtime.session import Session
 from trivet.server.actor_routes import resolve
+from trivet.server.caller import Caller
 from trivet.server.events import EventsTransport
 from trivet.server.exchange import actor_request
 from trivet.server.frames import FORMATS, FrameFormat, close_frame
 from trivet.server.gateway import Gateway
 from trivet.server.http import Head, HttpError, error_status
 from trivet.server.incoming import IncomingMessages
-from trivet.server.peers import TRY_AGAIN_LATER, Visit
+from trivet.server.peers import TRY_AGAIN_LATER
 from trivet.server.rawsocket import ServerWebSocket
 from trivet.server.wire import Wire
 
@@ -45,7 +46,7 @@ class Upgrade:
     offered: list[str]
     ray_id: str
     refusal: HttpError | None
-    visit: Visit | None
+    caller: Caller
     trailing_data: bytes
 
 
@@ -82,14 +83,14 @@ async def websocket_serving(gateway: Gateway, wire: Wire, upgrade: Upgrade) -> C
         resumed = _resume(gateway, wire, upgrade)
         if resumed is not None:
             return resumed
-        accepted = await _accept(gateway, wire, upgrade, route)
+        accepted = await _accept(gateway, upgrade, route)
         if accepted.format is None:
             return _serve_raw(gateway, wire, accepted, upgrade)
         transport = _transport(gateway, wire, accepted.format, upgrade)
         session = accepted.instance.open_session(
             transport, accepted.format, params=accepted.params, request=accepted.request, extended=accepted.extended
         )
-        return _serve_events(transport, session, wire.peer)
+        return _serve_events(transport, session, upgrade.caller.address)
     except _Unsupported:
         code, reason = _UNSUPPORTED, "actor.unsupported_websocket_encoding"
     except _Ended as ended:
@@ -103,8 +104,8 @@ async def websocket_serving(gateway: Gateway, wire: Wire, upgrade: Upgrade) -> C
 
 def _admit(gateway: Gateway, upgrade: Upgrade) -> Route | None:
     """Whom it is for, if its sender may ask for that at all. Raises PublicError."""
-    if upgrade.visit is not None:
-        upgrade.visit.check()
+    if upgrade.caller.visit is not None:
+        upgrade.caller.visit.check()
     if upgrade.refusal is not None:
         raise upgrade.refusal
     head = upgrade.head
@@ -140,7 +141,7 @@ async def _serve_rest(transport: EventsTransport, session: Session) -> None:
         await session.leave(transport)
 
 
-async def _accept(gateway: Gateway, wire: Wire, upgrade: Upgrade, route: Route | None) -> _Accepted:
+async def _accept(gateway: Gateway, upgrade: Upgrade, route: Route | None) -> _Accepted:
     """The actor, and what it needs to know. Raises PublicError and _Unsupported."""
     gateway.check()
     head = upgrade.head
@@ -154,7 +155,7 @@ async def _accept(gateway: Gateway, wire: Wire, upgrade: Upgrade, route: Route |
             raise _Unsupported
     params = _params(gateway, head, asked)
     target = f"{route.path}?{route.query_string}" if route.query_string else route.path
-    request = actor_request(head, target, secure=wire.secure, peer=wire.peer)
+    request = actor_request(head, target, caller=upgrade.caller)
     try:
         instance = await resolve(gateway.host, route.target)
     except PublicError:
@@ -174,7 +175,7 @@ def _params(gateway: Gateway, head: Head, asked: Subprotocols) -> Value:
 
 def _transport(gateway: Gateway, wire: Wire, frame_format: FrameFormat, upgrade: Upgrade) -> EventsTransport:
     return EventsTransport(
-        wire, frame_format, gateway.host.timers, gateway.limits, upgrade.trailing_data, upgrade.visit
+        wire, frame_format, gateway.host.timers, gateway.limits, upgrade.trailing_data, upgrade.caller.visit
     )
 
 
@@ -186,7 +187,7 @@ async def _serve_events(transport: EventsTransport, session: Session, peer: str 
 
 
 async def _serve_raw(gateway: Gateway, wire: Wire, accepted: _Accepted, upgrade: Upgrade) -> None:
-    logger.debug("%s: raw connection from %s", accepted.instance.describe(), wire.peer)
+    logger.debug("%s: raw connection from %s", accepted.instance.describe(), accepted.request.peer)
     async with trio.open_nursery() as nursery:
         websocket = ServerWebSocket(
             wire,
@@ -195,7 +196,7 @@ async def _serve_raw(gateway: Gateway, wire: Wire, accepted: _Accepted, upgrade:
             timers=gateway.host.timers,
             nursery=nursery,
             trailing_data=upgrade.trailing_data,
-            visit=upgrade.visit,
+            visit=upgrade.caller.visit,
         )
         nursery.start_soon(websocket.read)
         code, reason = _NORMAL, ""
@@ -205,7 +206,7 @@ async def _serve_raw(gateway: Gateway, wire: Wire, accepted: _Accepted, upgrade:
             code, reason = _INTERNAL, format_reason(error.group, error.code)
         await websocket.aclose(code, reason)
         nursery.cancel_scope.cancel()
-    logger.debug("%s: raw connection from %s is gone", accepted.instance.describe(), wire.peer)
+    logger.debug("%s: raw connection from %s is gone", accepted.instance.describe(), accepted.request.peer)
 
 
 async def _refuse(gateway: Gateway, wire: Wire, upgrade: Upgrade, code: int, reason: str) -> None:
