@@ -62,7 +62,7 @@ class TraceJudge:
         if not plain:
             yield from self._explain()
 
-    # -- what needs no explanation ------------------------------------------------------------------------------------
+    # -- whatever it subscribed to ------------------------------------------------------------------------------------
 
     def _look_for_gaps(self) -> Iterator[Violation]:
         for name in sorted(self._trace.missed):
@@ -102,9 +102,10 @@ class TraceJudge:
     def _violation(self, rule: str, message: str, at: Arrived | Emitted) -> Violation:
         return Violation(rule, f"connection {self._name} {message}", at.moment)
 
-    # -- what does ----------------------------------------------------------------------------------------------------
+    # -- given what it subscribed to ----------------------------------------------------------------------------------
 
     def _windows(self, watched: Watched, settled: Sequence[int]) -> list[_Change]:
+        """The changes of its subscriptions, in the order of asking: calls before and after them say when they held."""
         conn = self._trace.conn
         began = [
             (index, self._starts[sent].moment)
@@ -121,11 +122,11 @@ class TraceJudge:
         for index, subscription in changes:
             earlier = max((moment + 1 for at, moment in began if at < index), default=0)
             later = min((moment for at, moment in began if at > index), default=NEVER)
-            calm = min((moment for moment in settled if moment > subscription.moment), default=NEVER)
+            asked = subscription.moment
             # Where nothing happened since, the settled moment is that of the subscription itself.
-            calm = min([calm, *(moment for moment in settled if moment == subscription.moment and later > moment)])
-            first_moment = max(subscription.moment, earlier)
-            found.append(_Change(subscription, first_moment, max(first_moment, min(later, calm)), later <= calm))
+            calm = min((moment for moment in settled if moment > asked or moment == asked < later), default=NEVER)
+            first = max(asked, earlier)
+            found.append(_Change(subscription, first, max(first, min(later, calm)), later <= calm))
         return found
 
     def _explain(self) -> Iterator[Violation]:
@@ -206,6 +207,7 @@ class TraceJudge:
         return found
 
     def _expects(self, done: int, event: Emitted) -> bool | None:
+        """Whether an event is for this connection with so many changes in force. None: it may be, or not."""
         if event.only is not None:
             return event.only == self._trace.conn
         if not self._is_meant(event) or not self._is_subscribed(done, event.event):
