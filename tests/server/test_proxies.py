@@ -192,6 +192,8 @@ def test_a_header_of_any_length_costs_the_same(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(proxies, "read_address", count)
     assert trusted.client("10.0.0.1", ", ".join([CLIENT] + ["10.0.0.2"] * 100_000)) == "10.0.0.2"
     assert len(read) <= 20
+    assert trusted.client("10.0.0.1", "1" * 100_000) == "10.0.0.1"
+    assert max(map(len, read)) <= 53
 
 
 def spell(spelling: str, address: str) -> str:

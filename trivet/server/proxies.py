@@ -94,7 +94,7 @@ def _network(entry: str) -> _Network:
     if isinstance(network, IPv6Network):
         four = network.network_address.ipv4_mapped
         if four is not None and network.prefixlen >= 96:
-            return 4, int(four), mask & 0xFFFF_FFFF
+            return 4, int(four), mask
     return network.version, number, mask
 
 
