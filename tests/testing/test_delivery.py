@@ -12,13 +12,14 @@ from tests.testing.support import REGISTRY, Counter
 from trivet import ActorError, Connection, Dropped, Limits
 from trivet.nurseries import open_quiet_nursery
 from trivet.protocol.messages import ActionRequest, ToServer
-from trivet.runtime import emit
+from trivet.runtime import emit, ordering
 from trivet.runtime.beside import start_concurrent
 from trivet.runtime.calls import ActionJob
 from trivet.runtime.connection import Conn
 from trivet.runtime.emit import Emitter
 from trivet.runtime.instance import Instance
-from trivet.runtime.session import Incoming, Session
+from trivet.runtime.ordering import Incoming
+from trivet.runtime.session import Session
 from trivet.testing import DeliveryChecker, Violation, World
 from trivet.testing.rules import RULES
 
@@ -396,13 +397,12 @@ async def test_events_that_give_way_to_others_are_no_loss(autojump_clock: trio.t
 
 # -- planted bugs in the runtime ---------------------------------------------------------------------------------------
 
-post = Session._post
+post = ordering._post
 receive = Session.receive
 answer = Session.answer
 subscribe = Emitter.subscribe
 post_disconnect = Instance.post_disconnect
 perform = ActionJob._perform
-on_admitted = Session._advance
 
 
 def keep_subscribed(self: Emitter, session: Session, name: str) -> None:
@@ -437,20 +437,20 @@ def disconnect_at_once(self: Emitter, session: Session, name: str) -> None:
 
 def overtake(self: Session, message: ToServer, **kwargs: Any) -> None:
     if isinstance(message, ActionRequest) and message.name == "beside":
-        self._charge(1, 1)
+        ordering.charge(self, 1, 1)
         start_concurrent(self.instance, ActionJob(self, message, self.instance.definition.actions["beside"], (), 1))
     else:
         receive(self, message, **kwargs)
 
 
-def take_no_turn(self: Session, incoming: Incoming, message: ActionRequest, action: Any) -> None:
-    self._posted += 1
-    start_concurrent(self.instance, ActionJob(self, message, action, incoming.chain, incoming.size))
+def take_no_turn(session: Session, incoming: Incoming, message: ActionRequest, action: Any) -> None:
+    session.posted += 1
+    start_concurrent(session.instance, ActionJob(session, message, action, incoming.chain, incoming.size))
 
 
-def mistake_the_action(self: Session, incoming: Incoming, message: ActionRequest, action: Any) -> None:
-    actions = self.instance.definition.actions
-    post(self, incoming, message, actions["say"] if action is actions["tellOthers"] else action)
+def mistake_the_action(session: Session, incoming: Incoming, message: ActionRequest, action: Any) -> None:
+    actions = session.instance.definition.actions
+    post(session, incoming, message, actions["say"] if action is actions["tellOthers"] else action)
 
 
 async def perform_twice(self: ActionJob, *args: Any, **kwargs: Any) -> None:
@@ -460,7 +460,7 @@ async def perform_twice(self: ActionJob, *args: Any, **kwargs: Any) -> None:
 
 def answer_twice(self: Session, job: ActionJob, output: Any) -> None:
     answer(self, job, output)
-    self._charge(1, job.size)
+    ordering.charge(self, 1, job.size)
     answer(self, job, output)
 
 
@@ -508,9 +508,9 @@ async def use_everything(world: World, checker: DeliveryChecker, ann: Any, bob: 
         (Instance, "post_disconnect", never_disconnect, "on_disconnect: never ran for ann, which has left"),
         (Emitter, "subscribe", disconnect_at_once, "on_disconnect: ran for ann, which is connected"),
         (Session, "receive", overtake, "start order: increment of ann began after beside, which it had sent later"),
-        (Session, "_post", mistake_the_action, "start order: say ran for bob, which had not called it"),
+        (ordering, "_post", mistake_the_action, "start order: say ran for bob, which had not called it"),
         (ActionJob, "_perform", perform_twice, "start order: wait ran again for ann, or after a later call of it"),
-        (Session, "_post", take_no_turn, "turns: wait began while wait was running"),
+        (ordering, "_post", take_no_turn, "turns: wait began while wait was running"),
         (Session, "answer", answer_twice, "answers: ann got 2 answers to getCount"),
         (Session, "answer", forget_the_answer, "answers: ann never got an answer to wait"),
     ],

@@ -1,33 +1,29 @@
-"""One events connection: its admission, its incoming messages in order, its end."""
+"""One events connection: its admission, what its client says, the answers, its end. See ordering.py for the order."""
 
 import secrets
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Self
 
-import attrs
 import trio
 
-from trivet.definition import ActionDefinition
 from trivet.errors import PublicError
 from trivet.protocol import extension
 from trivet.protocol.closing import format_reason
-from trivet.protocol.messages import ActionRequest, Init, SubscriptionRequest, ToServer
+from trivet.protocol.messages import ActionRequest, Init, ToServer
 from trivet.protocol.messages import Event as EventMessage
 from trivet.protocol.values import Value
 from trivet.raw import Request
 from trivet.runtime import answers
 from trivet.runtime.admission import Admission
-from trivet.runtime.beside import start_concurrent
 from trivet.runtime.calls import ActionJob
 from trivet.runtime.connection import Conn, ConnStatistics
 from trivet.runtime.context import Chain, current_chain
-from trivet.runtime.lifecycle import Phase
+from trivet.runtime.ordering import Incoming, advance, cancel, charge, drop, queue, take_call, write_off
 from trivet.runtime.outbox import Outbox, log_too_slow
 from trivet.runtime.received import Received
 from trivet.runtime.replies import Replies
 from trivet.runtime.scope import TaskScope
-from trivet.runtime.subscribing import subscribe
 from trivet.runtime.timers import TimerHandle
 from trivet.runtime.transport import Format, Transport
 
@@ -39,25 +35,6 @@ GOING_AWAY: Final = 1001
 INTERNAL: Final = 1011
 SERVICE_RESTART: Final = 1012
 TRY_AGAIN_LATER: Final = 1013
-
-
-@attrs.define(eq=False)
-class Incoming:
-    """A message that has not been released. `size` of calls alone, `deadline` in Trio's time."""
-
-    message: ToServer | extension.Subscribe
-    chain: Chain
-    size: int = 0
-    deadline: float | None = None
-
-    @property
-    def event(self) -> str | None:
-        """The event that it subscribes to or unsubscribes from."""
-        match self.message:
-            case SubscriptionRequest(event_name=name) | extension.Subscribe(event=name):
-                return name
-            case _:
-                return None
 
 
 class Session:
@@ -73,33 +50,33 @@ class Session:
 
     __slots__ = (
         "_admission",
-        "_admitted",
-        "_bytes",
-        "_calls",
         "_chain",
-        "_ended",
         "_expiry",
         "_first_transport",
-        "_incoming",
         "_kicked",
         "_params",
-        "_posted",
         "_scope",
-        "_starting",
         "_timeouts",
-        "_told",
-        "_unanswered",
         "_visiting",
+        "admitted",
+        "calls",
         "conn",
+        "disconnect_posted",
+        "ended",
         "extended",
         "farewell",
         "format",
         "instance",
         "outbox",
+        "posted",
         "received",
         "replies",
+        "starting",
         "subscriptions",
         "token",
+        "unanswered_bytes",
+        "unanswered_calls",
+        "waiting",
     )
 
     def __init__(
@@ -142,22 +119,25 @@ class Session:
         self._params = params
         self._chain: Chain = current_chain()
         self._admission: Admission | None = None
-        self._admitted = False
-        self._ended = False
         self._kicked = False
-        self._told = False
-        # Messages that have not been released; serial actions released to the inbox but not started; whether a
-        # concurrent action or a subscription was released and has not taken effect yet.
-        self._incoming: list[Incoming] = []
-        self._posted = 0
-        self._starting = False
-        self._unanswered = 0
-        self._bytes = 0  # of the calls that are not answered, as they came
-        # Of an extended session: calls by their number, deadlines of calls that are about to come, and the end of its
-        # patience with a client that is away.
-        self._calls: dict[int, ActionJob] = {}
         self._timeouts: dict[int, float] = {}
+        """When calls that are about to come end, by their number."""
         self._expiry: TimerHandle | None = None
+        """The end of its patience with a client that is away."""
+        # What ordering.py goes by.
+        self.admitted = False
+        self.ended = False
+        """Whether the connection has left the actor."""
+        self.disconnect_posted = False
+        self.waiting: list[Incoming] = []
+        self.posted = 0
+        """Serial actions that were released to the inbox and have not started."""
+        self.starting = False
+        """Whether a concurrent action or a subscription was released and has not taken effect yet."""
+        self.calls: dict[int, ActionJob] = {}
+        """Those that were released and can be called off, by their number."""
+        self.unanswered_calls = 0
+        self.unanswered_bytes = 0
 
     # -- admission and end --------------------------------------------------------------------------------------------
 
@@ -173,9 +153,9 @@ class Session:
 
     async def leave(self, transport: Transport | None) -> None:
         """The transport is gone. An extended session that has not ended waits for its client to come back."""
-        if transport is not self.outbox.transport and not self._ended:
+        if transport is not self.outbox.transport and not self.ended:
             return  # another one has taken over
-        if self.extended and self._admitted and not self._ended and self.instance.keeps_sessions:
+        if self.extended and self.admitted and not self.ended and self.instance.keeps_sessions:
             self.outbox.detach()
             self._wait_for_client()
             return
@@ -187,7 +167,7 @@ class Session:
         """The outbox has no transport any more."""
         if self.received is not None:
             self.received.stop()
-        if self._expiry is None and not self._ended:
+        if self._expiry is None and not self.ended:
             self._expiry = self.instance.host.timers.call_later(self.instance.host.limits.resume_window, self._expire)
 
     def _expire(self) -> None:
@@ -198,7 +178,7 @@ class Session:
     def resume(self, transport: Transport, format: Format, received: int) -> bool:
         """Go on over another transport, whose client has so many counted messages. False when that cannot be."""
         old = self.outbox.transport
-        if self._ended or not self._admitted or format is not self.format:
+        if self.ended or not self.admitted or format is not self.format:
             return False
         if not self.outbox.attach(transport, received):
             return False
@@ -235,8 +215,8 @@ class Session:
             self.instance.leave()
 
     def _welcome(self) -> None:
-        self._admitted = True
-        if self._ended:  # it left, or was kicked, while on_connect ran
+        self.admitted = True
+        if self.ended:  # it left, or was kicked, while on_connect ran
             self.instance.forget(self)
         else:
             init = self.format.codec.encode_to_client(Init(self.instance.actor_id, self.conn.id))
@@ -245,25 +225,25 @@ class Session:
                 self.instance.host.sessions[self.token] = self
                 opened = extension.SessionOpened(self.token, self.instance.host.limits.resume_window)
                 self.replies.out(partial(self.replies.control, opened))
-        self._advance()
+        advance(self)
 
     def _refuse(self, error: PublicError) -> None:
-        if self._ended:
+        if self.ended:
             return
-        self._ended = True
+        self.ended = True
         self._arrive()
-        self._write_off()
+        write_off(self)
         self.replies.send(answers.error_message(error))
         self._close(INTERNAL, format_reason(error.group, error.code))
 
     def _end(self) -> None:
         """The connection leaves the actor. Its calls that have started, or were sent before it left, go on."""
-        if self._ended:
+        if self.ended:
             return
-        self._ended = True
+        self.ended = True
         self._arrive()
-        if not self._admitted:
-            self._write_off()
+        if not self.admitted:
+            write_off(self)
         self.instance.forget(self)
         if self._admission is not None:
             self._admission.withdraw()
@@ -272,20 +252,20 @@ class Session:
         if self._expiry is not None:
             self._expiry.cancel()
         self._abandon_calls()
-        self._advance()
+        advance(self)
         if self.extended and self.farewell is None:
             self.instance.host.sessions.pop(self.token, None)
 
     def _abandon_calls(self) -> None:
         """What its calls do when their client is gone for good is their own policy."""
-        for job in list(self._calls.values()):
+        for job in list(self.calls.values()):
             job.give_up()
 
     def end(self, code: int, reason: str) -> None:
         """End the connection from this side: what is queued, then the close frame. One that is away is told later."""
-        if self._ended and self.farewell is not None:
+        if self.ended and self.farewell is not None:
             return  # its client will be told how it ended, and that was otherwise
-        if self.outbox.detached and not self._ended:
+        if self.outbox.detached and not self.ended:
             self.farewell = (SERVICE_RESTART, "actor.restarting") if self._kicked else (code, reason)
             window = self.instance.host.limits.resume_window
             self.instance.host.timers.call_later(window, self._forget_farewell)
@@ -310,8 +290,7 @@ class Session:
     def kick(self, reason: str) -> None:
         """`conn.disconnect(reason)`."""
         self._kicked = True
-        self._write_off()
-        self._incoming.clear()
+        drop(self)
         self.end(NORMAL, reason)
 
     def _too_slow(self) -> None:
@@ -327,8 +306,7 @@ class Session:
 
     def protocol_error(self, error: PublicError) -> None:
         """The peer sent what cannot be handled: its connection ends with 1011 and the error's name."""
-        self._write_off()
-        self._incoming.clear()
+        drop(self)
         self.end(INTERNAL, format_reason(error.group, error.code))
 
     def send_control(self, frame: bytes) -> None:
@@ -341,26 +319,20 @@ class Session:
         `size` is that of its frame; `chain` are the turns that its sender, in this process, holds.
         """
         if self.received is not None:
-            self.received.note(more=not self._ended)
-        if self._ended:
+            self.received.note(more=not self.ended)
+        if self.ended:
             return
-        limits = self.instance.host.limits
         if isinstance(message, ActionRequest):
-            timeout = self._timeouts.pop(message.id, None) if self._timeouts else None
-            if self._unanswered >= limits.unanswered_calls:
-                self.answer_error(message.id, answers.overloaded("Too many unanswered calls on this connection"))
-            elif self._bytes + size > limits.unanswered_bytes or self.instance.call_bytes + size > limits.inbox_bytes:
-                self.answer_error(message.id, answers.overloaded("The unanswered calls are too large"))
-            else:
-                self._take(Incoming(message, chain, size, timeout), message)
+            deadline = self._timeouts.pop(message.id, None) if self._timeouts else None
+            take_call(self, message, chain, size, deadline)
         else:
-            self._queue(Incoming(message, chain))
+            queue(self, Incoming(message, chain))
 
     def receive_extension(self, message: extension.ExtensionToServer, *, chain: Chain = ()) -> None:
         """Handle a message of the extension."""
         if message.counted and self.received is not None:
-            self.received.note(more=not self._ended)
-        if self._ended:
+            self.received.note(more=not self.ended)
+        if self.ended:
             return
         match message:
             case extension.Ack(received):
@@ -369,146 +341,44 @@ class Session:
                         PublicError("actor", "invalid_request", "An acknowledgement of what was not sent")
                     )
             case extension.Subscribe():
-                self._queue(Incoming(message, chain))
+                queue(self, Incoming(message, chain))
             case extension.Sync(sync_id):
                 self.replies.tell(extension.Synced(sync_id))
             case extension.Cancel(call_id):
-                self._cancel(call_id)
+                cancel(self, call_id)
             case extension.Timeout(call_id, seconds):
                 if len(self._timeouts) < self.instance.host.limits.unanswered_calls:
                     self._timeouts[call_id] = trio.current_time() + seconds
             case extension.Bye():
                 self.end(NORMAL, "")
 
-    def _take(self, incoming: Incoming, message: ActionRequest) -> None:
-        """Release a call at once, or queue it behind what waits."""
-        instance = self.instance
-        if not self._incoming and self._admitted and not self._starting and instance.phase is Phase.RUNNING:
-            action = instance.definition.actions.get(message.name)
-            if action is None or not action.concurrent:
-                self._charge(1, incoming.size)
-                self._post(incoming, message, action)
-                return
-        self._queue(incoming)
-
-    def _queue(self, incoming: Incoming) -> None:
-        limits = self.instance.host.limits
-        name = incoming.event
-        if name is not None and len(name.encode()) > limits.event_name:
-            self.protocol_error(PublicError("connection", "event_name_too_long", "The event name is too long"))
-        elif len(self._incoming) >= limits.inbox:
-            self.protocol_error(answers.overloaded("Too many messages wait on this connection"))
-        else:
-            if isinstance(incoming.message, ActionRequest):
-                self._charge(1, incoming.size)
-            self._incoming.append(incoming)
-            self._advance()
-
-    def _advance(self) -> None:
-        """Release what may start now. After the last of it, a connection that has ended gets its `on_disconnect`."""
-        if self._admitted and not self._starting:
-            self._release()
-            self._say_goodbye()
-
-    def _say_goodbye(self) -> None:
-        if self._ended and not self._incoming and not self._starting and not self._told:
-            self._told = True
-            self.instance.post_disconnect(self.conn)
+    # -- the order of messages: see ordering.py ------------------------------------------------------------------------
 
     def forget_goodbye(self) -> None:
         """Its `on_disconnect` is another's to run."""
-        self._told = True
+        self.disconnect_posted = True
 
     def renew(self) -> None:
         """The actor lives again. What its last life has not done will not be done."""
-        self._posted = 0
-        self._starting = False
-        self._calls.clear()
-        self._advance()
+        self.posted = 0
+        self.starting = False
+        self.calls.clear()
+        advance(self)
 
     def look_again(self) -> None:
         """The actor's life has ended. What has arrived since then wakes it."""
-        if self._incoming:
-            self._advance()
-
-    def _release(self) -> None:
-        while self._incoming:
-            if self.instance.defers:
-                self.instance.wake_soon()
-                return
-            incoming = self._incoming[0]
-            message = incoming.message
-            if isinstance(message, ActionRequest):
-                action = self.instance.definition.actions.get(message.name)
-                if action is not None and action.concurrent:
-                    if self._posted:
-                        return
-                    del self._incoming[0]
-                    self._starting = start_concurrent(self.instance, self._job(incoming, message, action))
-                    if self._starting:
-                        return
-                    continue  # it is answered; what is behind it goes on
-                del self._incoming[0]
-                self._post(incoming, message, action)
-            else:
-                if self._posted:
-                    return
-                del self._incoming[0]
-                if not self._ended and not subscribe(self, message):
-                    return
-
-    def _job(self, incoming: "Incoming", message: ActionRequest, action: ActionDefinition) -> ActionJob:
-        job = ActionJob(self, message, action, incoming.chain, incoming.size)
-        job.deadline = incoming.deadline
-        if self.extended or action.abandoned == "cancel":
-            self._calls[message.id] = job
-        return job
-
-    def _post(self, incoming: "Incoming", message: ActionRequest, action: ActionDefinition | None) -> None:
-        if action is None:
-            self._charge(-1, -incoming.size)
-            self.answer_error(message.id, answers.action_not_found(message.name))
-            return
-        job = self._job(incoming, message, action)
-        try:
-            self.instance.post_call(job)
-        except PublicError as error:
-            job.fail(error)
-        else:
-            self._posted += 1
-
-    def _charge(self, calls: int, size: int) -> None:
-        self._unanswered += calls
-        self._bytes += size
-        self.instance.call_bytes += size
-
-    def _write_off(self) -> None:
-        """Calls that may never be released count against the actor no longer."""
-        for incoming in self._incoming:
-            self._charge(0, -incoming.size)
-            incoming.size = 0
-
-    def _cancel(self, call_id: int) -> None:
-        """Nobody wants the result of a call any more. It overtakes what waits."""
-        for incoming in self._incoming:
-            if isinstance(incoming.message, ActionRequest) and incoming.message.id == call_id:
-                self._incoming.remove(incoming)
-                self._charge(-1, -incoming.size)
-                self.answer_error(call_id, answers.call_cancelled())
-                return
-        job = self._calls.get(call_id)
-        if job is not None:
-            job.cancel()
+        if self.waiting:
+            advance(self)
 
     def started(self, job: ActionJob) -> bool:
         """A call has begun. False when it shall not run after all: its connection was kicked, or it was cancelled."""
         if job.action.concurrent:
-            self._starting = False
+            self.starting = False
         else:
-            self._posted -= 1
-        if self._incoming or self._ended:
-            self._advance()
-        if self._kicked or (self._ended and job.action.abandoned == "cancel"):
+            self.posted -= 1
+        if self.waiting or self.ended:
+            advance(self)
+        if self._kicked or (self.ended and job.action.abandoned == "cancel"):
             job.fail(answers.stopping())
             return False
         if job.cancelled:
@@ -521,20 +391,20 @@ class Session:
     def answer(self, job: ActionJob, output: Value) -> None:
         """The result of a call. One that is too large or cannot travel is an error of that call alone."""
         self._settle(job)
-        if not self._ended:
+        if not self.ended:
             self.replies.answer(job.id, output, job.action)
 
     def answer_error(self, action_id: int, error: PublicError, job: ActionJob | None = None) -> None:
         """The error of a call. The connection goes on."""
         if job is not None:
             self._settle(job)
-        if not self._ended:
+        if not self.ended:
             self.replies.answer_error(action_id, error)
 
     def _settle(self, job: ActionJob) -> None:
-        self._charge(-1, -job.size)
-        if self._calls.get(job.id) is job:
-            del self._calls[job.id]
+        charge(self, -1, -job.size)
+        if self.calls.get(job.id) is job:
+            del self.calls[job.id]
 
     def _dropped_frame(self, event: str, count: int) -> bytes:
         """Tells the client that events gave way: RivetKit's clients by an event of this name."""
@@ -548,7 +418,7 @@ class Session:
     def decide(self, ask: Callable[[], Awaitable[None]]) -> None:
         """Let a hook decide. The messages behind it wait, and a stop too: until then this connection has not left."""
         decided = trio.Event()
-        self._starting = True
+        self.starting = True
         self.instance.run_outside(decided.wait)
         self._scope.start_soon(self._decide, ask, decided)
 
@@ -557,8 +427,8 @@ class Session:
             with self.instance.caused_by(self.conn, self._chain):
                 await ask()
         finally:  # also when the client has left: the calls behind it go on
-            self._starting = False
-            self._advance()
+            self.starting = False
+            advance(self)
             decided.set()
 
     def statistics(self) -> ConnStatistics:
@@ -570,11 +440,6 @@ class Session:
             queued.sent_messages,
             queued.unacknowledged,
             queued.dropped,
-            self._unanswered,
+            self.unanswered_calls,
             len(self.subscriptions),
         )
-
-    @property
-    def ended(self) -> bool:
-        """Whether the connection has left the actor."""
-        return self._ended
