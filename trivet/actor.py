@@ -30,9 +30,10 @@ if TYPE_CHECKING:
     from trivet.client import Client
     from trivet.runtime.connection import Conn, Conns
     from trivet.runtime.emit import BroadcastResult
-    from trivet.runtime.instance import ActorStatistics, Instance
+    from trivet.runtime.instance import Instance
     from trivet.runtime.schedules import Schedules
     from trivet.runtime.state import StoredState
+    from trivet.runtime.statistics import ActorStatistics
 
 S = TypeVar("S", default=None)
 CS = TypeVar("CS", default=None)

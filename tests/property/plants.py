@@ -10,7 +10,7 @@ import trio
 from trivet.protocol import extension
 from trivet.protocol.messages import ActionRequest, ToServer
 from trivet.protocol.messages import Event as EventMessage
-from trivet.runtime import calls
+from trivet.runtime import calls, membership
 from trivet.runtime.connection import Conn
 from trivet.runtime.emit import Emitter
 from trivet.runtime.instance import Instance
@@ -22,8 +22,8 @@ put = Outbox.put
 attach = Outbox.attach
 receive = Session.receive
 subscribe = Emitter.subscribe
-post_disconnect = Instance.post_disconnect
-forget = Instance.forget
+post_disconnect = membership.post_disconnect
+forget = membership.forget
 dropped_frame = Session._dropped_frame
 
 held: WeakKeyDictionary[Outbox, list[bytes]] = WeakKeyDictionary()
@@ -119,18 +119,18 @@ async def perform_twice(*args: Any, **kwargs: Any) -> Any:
     return await perform(*args, **kwargs)
 
 
-def disconnect_twice(self: Instance, conn: Conn[Any, Any]) -> None:
-    post_disconnect(self, conn)
-    post_disconnect(self, conn)
+def disconnect_twice(instance: Instance, conn: Conn[Any, Any]) -> None:
+    post_disconnect(instance, conn)
+    post_disconnect(instance, conn)
 
 
-def disconnect_never(self: Instance, conn: Conn[Any, Any]) -> None:
-    self.expel(conn)
+def disconnect_never(instance: Instance, conn: Conn[Any, Any]) -> None:
+    membership.expel(instance, conn)
 
 
-def leak_a_task(self: Instance, session: Session) -> None:
-    forget(self, session)
-    self.host.tasks.start_soon(trio.sleep_forever)
+def leak_a_task(instance: Instance, session: Session) -> None:
+    forget(instance, session)
+    instance.host.tasks.start_soon(trio.sleep_forever)
 
 
 @attrs.frozen
@@ -159,7 +159,7 @@ PLANTS: Final = (
     Plant(Session, "receive", handle_soon, ("start order",)),
     Plant(calls, "perform", perform_twice, ("run once",)),
     Plant(calls, "perform_at_once", perform_at_once_twice, ("run once",)),
-    Plant(Instance, "post_disconnect", disconnect_twice, ("on_disconnect",)),
-    Plant(Instance, "post_disconnect", disconnect_never, ("on_disconnect",)),
-    Plant(Instance, "forget", leak_a_task, ("tasks",)),
+    Plant(membership, "post_disconnect", disconnect_twice, ("on_disconnect",)),
+    Plant(membership, "post_disconnect", disconnect_never, ("on_disconnect",)),
+    Plant(membership, "forget", leak_a_task, ("tasks",)),
 )

@@ -7,6 +7,7 @@ from tests.runtime.support import settled
 from tests.runtime.test_sessions import Returning
 from trivet import Actor, Conn, Event, Limits, Registry, action
 from trivet.protocol.messages import ActionRequest, SubscriptionRequest
+from trivet.runtime import ending
 from trivet.runtime.host import open_host
 from trivet.runtime.lifecycle import Goal
 
@@ -62,7 +63,7 @@ async def test_an_actor_that_stops_waits_for_a_subscription_that_is_being_decide
         client = Returning(host, instance)
         await client.open()
         client.session.receive(SubscriptionRequest("slow", True))
-        instance.request_end(Goal.STOP)
+        ending.request(instance, Goal.STOP)
         await instance.ended.wait()
         assert isinstance(instance.actor, Feed)
         assert instance.actor.left == [client.session.conn.id]

@@ -11,6 +11,7 @@ import trio
 from tests.runtime.support import REQUEST, connected, settled
 from trivet import Actor, Conn, Limits, Options, PublicError, Registry, UserError, action
 from trivet.protocol.values import Value
+from trivet.runtime import ending
 from trivet.runtime.host import Host, open_host
 from trivet.runtime.instance import Instance
 from trivet.runtime.lifecycle import Goal, Phase
@@ -215,7 +216,7 @@ async def test_what_arrives_once_the_life_shall_end_is_for_the_next_one(goal: Go
     async with calling() as calls:
         instance = await calls.asleep()
         await calls.make("a")
-        instance.request_end(goal)
+        ending.request(instance, goal)
         await calls.make("b")
         assert instance.statistics().waiting_calls == 1
         instance.leave()

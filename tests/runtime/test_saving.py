@@ -15,6 +15,7 @@ import trio
 from tests.runtime.support import FORMAT, REQUEST, FakeTransport, actor_of, connected, settled
 from trivet import Actor, Conn, Event, Limits, Options, PublicError, Registry, UserError, action
 from trivet.raw import Request, Response
+from trivet.runtime import ending
 from trivet.runtime.host import Host, open_host
 from trivet.runtime.instance import Instance
 from trivet.runtime.lifecycle import Phase
@@ -544,7 +545,7 @@ async def test_connections_are_told_of_a_restart_that_comes_with_a_turn(kicks: b
         async with connected(instance) as peer, connected(instance) as other:
             await settled()
             call = peer.act("kick" if kicks else "add", 1)
-            instance.restart()
+            ending.restart(instance)
             await settled()
             assert peer.answer(call).code == "save_failed"
             assert peer.closed_with == other.closed_with == "1012 actor.restarting"

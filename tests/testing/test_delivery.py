@@ -12,7 +12,7 @@ from tests.testing.support import REGISTRY, Counter
 from trivet import ActorError, Connection, Dropped, Limits
 from trivet.nurseries import open_quiet_nursery
 from trivet.protocol.messages import ActionRequest, ToServer
-from trivet.runtime import emit, ordering
+from trivet.runtime import emit, membership, ordering
 from trivet.runtime.beside import start_concurrent
 from trivet.runtime.calls import ActionJob
 from trivet.runtime.connection import Conn
@@ -401,7 +401,7 @@ post = ordering._post
 receive = Session.receive
 answer = Session.answer
 subscribe = Emitter.subscribe
-post_disconnect = Instance.post_disconnect
+post_disconnect = membership.post_disconnect
 perform = ActionJob._perform
 
 
@@ -421,13 +421,13 @@ def exclude_nobody(exclude: object) -> set[str]:
     return set()
 
 
-def disconnect_twice(self: Instance, conn: Conn[Any, Any]) -> None:
-    post_disconnect(self, conn)
-    post_disconnect(self, conn)
+def disconnect_twice(instance: Instance, conn: Conn[Any, Any]) -> None:
+    post_disconnect(instance, conn)
+    post_disconnect(instance, conn)
 
 
-def never_disconnect(self: Instance, conn: Conn[Any, Any]) -> None:
-    self.expel(conn)
+def never_disconnect(instance: Instance, conn: Conn[Any, Any]) -> None:
+    membership.expel(instance, conn)
 
 
 def disconnect_at_once(self: Emitter, session: Session, name: str) -> None:
@@ -504,8 +504,8 @@ async def use_everything(world: World, checker: DeliveryChecker, ann: Any, bob: 
             "subscribe: connection ann never saw said #1 ('hello'), though it had subscribed and then called",
         ),
         (emit, "_ids", exclude_nobody, "stray: connection bob saw said #1, which was not meant for it"),
-        (Instance, "post_disconnect", disconnect_twice, "on_disconnect: ran 2 times for bob"),
-        (Instance, "post_disconnect", never_disconnect, "on_disconnect: never ran for ann, which has left"),
+        (membership, "post_disconnect", disconnect_twice, "on_disconnect: ran 2 times for bob"),
+        (membership, "post_disconnect", never_disconnect, "on_disconnect: never ran for ann, which has left"),
         (Emitter, "subscribe", disconnect_at_once, "on_disconnect: ran for ann, which is connected"),
         (Session, "receive", overtake, "start order: increment of ann began after beside, which it had sent later"),
         (ordering, "_post", mistake_the_action, "start order: say ran for bob, which had not called it"),

@@ -7,11 +7,12 @@ import trio
 
 from trivet.errors import PublicError
 from trivet.protocol.values import Value
-from trivet.runtime import answers
+from trivet.runtime import answers, ending, membership
 from trivet.runtime.connection import Conn
-from trivet.runtime.context import Chain, Waiting
+from trivet.runtime.context import Chain, Waiting, caused_by
 from trivet.runtime.hooks import with_timeout
 from trivet.runtime.lifecycle import Phase
+from trivet.runtime.turns import after_turn
 
 if TYPE_CHECKING:
     from trivet.runtime.instance import Instance
@@ -37,7 +38,7 @@ class Admission:
         """What runs outside the turn. The connection is in nobody's sight yet. Raises PublicError."""
         instance, conn, definition = self._instance, self._conn, self._instance.definition
         if instance.phase is not Phase.RUNNING and not instance.takes_early_calls:
-            raise instance.refusal()
+            raise ending.refusal(instance)
         if instance.crowded:
             raise answers.overloaded("Too many connections wait for this actor")
         try:
@@ -61,9 +62,9 @@ class Admission:
         if self._withdrawn:
             return
         if instance.phase is not Phase.RUNNING:
-            raise instance.refusal()
+            raise ending.refusal(instance)
         if "on_connect" not in instance.definition.hooks:
-            instance.admit(self._conn)
+            membership.admit(instance, self._conn)
             welcome()
             return
         job = ConnectJob(self, welcome)
@@ -76,12 +77,12 @@ class Admission:
     async def connect_in_turn(self) -> None:
         """The part of `admit` that runs in the turn. Raises PublicError; the connection is then out of `conns`."""
         instance, conn = self._instance, self._conn
-        instance.admit(conn)
+        membership.admit(instance, conn)
         if "on_connect" in instance.definition.hooks:
             try:
                 await self._hook("on_connect", lambda: instance.actor.on_connect(conn))
             except BaseException:
-                instance.expel(conn)
+                membership.expel(instance, conn)
                 raise
 
     async def run_in_turn(self) -> None:
@@ -89,7 +90,7 @@ class Admission:
         try:
             await self.connect_in_turn()
         finally:
-            await self._instance.after_turn(self._conn)
+            await after_turn(self._instance, self._conn)
 
     def withdraw(self) -> None:
         """The connection has gone: if its turn has not come yet, let it pass."""
@@ -104,7 +105,7 @@ class Admission:
         instance = self._instance
         began = trio.current_time()
         try:
-            with instance.caused_by(self._conn, self._chain, changes=changes):
+            with caused_by(instance, self._conn, self._chain, changes=changes):
                 return await with_timeout(min(instance.connect_hook_timeout, self._remaining), name, fn)
         except Exception as exc:
             raise instance.public(exc, name, self._conn) from None

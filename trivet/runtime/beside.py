@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from trivet.runtime import answers
+from trivet.runtime import answers, ending
 from trivet.runtime.calls import Call, ScheduledJob, TurnJob
 from trivet.runtime.context import Waiting, chain, current_chain
 from trivet.runtime.lifecycle import Phase
@@ -27,7 +27,7 @@ def start_concurrent(instance: "Instance", job: Call) -> bool:
     """Run a call outside the turn, in a task of the actor. False when it is refused, and answered so."""
     work = instance.work
     if work is None or instance.phase is not Phase.RUNNING:
-        job.fail(instance.refusal())
+        job.fail(ending.refusal(instance))
         return False
     if work.calls >= instance.host.limits.inbox:
         job.fail(answers.overloaded("Too many calls run on this actor"))
@@ -40,7 +40,7 @@ async def _run_concurrently(instance: "Instance", job: Call) -> None:
     try:
         await job.run_concurrently()
     except BaseException:
-        job.fail(instance.cut_error(begun=job.begun))
+        job.fail(ending.cut_error(instance, begun=job.begun))
         raise
 
 

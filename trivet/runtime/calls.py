@@ -10,11 +10,10 @@ from trivet.definition import ActionDefinition
 from trivet.errors import PublicError
 from trivet.protocol.messages import ActionRequest
 from trivet.protocol.values import Value
-from trivet.runtime.connection import Conn
 from trivet.runtime.context import Chain, Claim, Hold, Waiting
-from trivet.runtime.hooks import with_timeout
 from trivet.runtime.logs import logger
 from trivet.runtime.perform import Awaits, perform, perform_at_once
+from trivet.runtime.turns import after_turn
 
 if TYPE_CHECKING:
     from trivet.runtime.instance import Instance
@@ -183,37 +182,6 @@ class ActionJob(Call):
         self._answer_error(error)
 
 
-class DisconnectJob:
-    """A connection leaves: it is out of `conns`, then `on_disconnect` runs."""
-
-    __slots__ = ("_conn", "_instance", "done")
-
-    def __init__(self, instance: "Instance", conn: Conn[Any, Any]) -> None:
-        self._instance = instance
-        self._conn = conn
-        self.done = trio.Event()
-
-    async def run(self) -> None:
-        """In the actor's turn."""
-        instance, conn = self._instance, self._conn
-        instance.expel(conn)
-        if "on_disconnect" in instance.definition.hooks:
-            try:
-                with instance.caused_by(conn):
-                    await with_timeout(
-                        instance.connect_hook_timeout, "on_disconnect", lambda: instance.actor.on_disconnect(conn)
-                    )
-            except Exception as exc:
-                instance.report(exc, "on_disconnect", conn)
-            await instance.after_turn()
-            instance.saver.conn_left(conn)
-        self.done.set()
-
-    def fail(self, error: PublicError) -> None:
-        """The actor ended first."""
-        self.done.set()
-
-
 class TurnJob:
     """The turn for code that runs outside it, from `granted` until `release`."""
 
@@ -245,7 +213,7 @@ class TurnJob:
         self.hold = self._instance.turn_hold
         self._granted.set()
         await self._released.wait()
-        await self._instance.after_turn()
+        await after_turn(self._instance)
 
     def fail(self, error: PublicError) -> None:
         """The actor ended first."""

@@ -86,6 +86,30 @@ class Causing:
             self._of.changes = True  # a task that it has left behind has promised nothing
 
 
+def caused_by(
+    instance: "Instance", conn: "Conn[Any, Any] | None", holds: Chain | None = None, *, changes: bool = True
+) -> Causing:
+    """Run user code on behalf of a connection, or of none; `holds` are the turns that wait for it.
+
+    `changes`: it may change the state, or anything else that is saved.
+    """
+    if holds is None:
+        holds = () if instance.turn_hold is None else (instance.turn_hold,)
+    return Causing(Cause(instance, conn, changes), holds)
+
+
+def watched_by(instance: "Instance") -> Causing:
+    """Run `on_state_change`, for which the state is read-only."""
+    holds = () if instance.turn_hold is None else (instance.turn_hold,)
+    return Causing(Cause(instance, instance.current_conn_or_none(), changes=False, readonly=True), holds)
+
+
+def cause_in(instance: "Instance") -> Cause | None:
+    """What caused the running code, where that is code of this actor."""
+    found = cause.get()
+    return found if found is not None and found.instance is instance else None
+
+
 def current_chain() -> Chain:
     """The turns held on behalf of the running code. A background task that an action left behind holds none."""
     holds = chain.get()

@@ -15,7 +15,7 @@ from trivet.protocol.ids import new_actor_id
 from trivet.protocol.keys import check_key, serialise_key
 from trivet.protocol.values import UNDEFINED, Value
 from trivet.registry import Registry, check_registry
-from trivet.runtime import answers
+from trivet.runtime import answers, ending, life
 from trivet.runtime.alarms import AlarmClock
 from trivet.runtime.backlog import Backlog
 from trivet.runtime.clocks import default_wall_clock
@@ -294,10 +294,10 @@ class Host:
         self.stopping = True
         instances = list(self._by_id.values())
         for instance in instances:
-            instance.request_end(Goal.STOP)
+            ending.request(instance, Goal.STOP)
         for instance in instances:
             if instance.phase is Phase.ASLEEP:
-                instance.say_goodbye()
+                life.say_goodbye(instance)
             else:
                 await instance.ended.wait()
 

@@ -5,7 +5,6 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-import attrs
 import trio
 
 from trivet.actor import Actor
@@ -14,10 +13,10 @@ from trivet.errors import ActorRef, NoConnection, PublicError, internal_error
 from trivet.protocol.keys import serialise_key
 from trivet.protocol.values import UNDEFINED, Value
 from trivet.raw import Request, Response, WebSocket
-from trivet.runtime import answers, beside, life, raw_handlers, stateless
-from trivet.runtime.calls import Call, DisconnectJob, Job
+from trivet.runtime import answers, beside, ending, life, raw_handlers, stateless
+from trivet.runtime.calls import Call, Job
 from trivet.runtime.connection import Conn, Conns
-from trivet.runtime.context import Cause, Causing, Chain, Hold, cause
+from trivet.runtime.context import Hold, cause_in
 from trivet.runtime.emit import Emitter
 from trivet.runtime.flush import Flusher
 from trivet.runtime.hooks import single_public_error
@@ -30,6 +29,7 @@ from trivet.runtime.saving import Saver
 from trivet.runtime.schedules import Schedules
 from trivet.runtime.session import Session
 from trivet.runtime.state import State, StoredState
+from trivet.runtime.statistics import ActorStatistics, statistics_of
 from trivet.runtime.transport import Format, Transport
 from trivet.runtime.work import Work
 from trivet.store import ActorRow, Stored
@@ -37,19 +37,6 @@ from trivet.store import ActorRow, Stored
 if TYPE_CHECKING:
     from trivet.client import Client
     from trivet.runtime.host import Host
-
-
-@attrs.frozen
-class ActorStatistics:
-    """Counts of one actor. `waiting_calls` have not started, `dropped_events` are those of its present connections."""
-
-    connections: int
-    detached: int
-    waiting_calls: int
-    running_calls: int
-    emitted_events: int
-    dropped_events: int
-    queued_bytes: int
 
 
 class Instance:
@@ -61,7 +48,6 @@ class Instance:
 
     __slots__ = (
         "__weakref__",
-        "_conns",
         "actor",
         "actor_id",
         "call_bytes",
@@ -86,6 +72,7 @@ class Instance:
         "name",
         "namespace",
         "nursery",
+        "present",
         "rest",
         "row",
         "saver",
@@ -110,8 +97,8 @@ class Instance:
         self.generation = 1
         self.lifecycle = Lifecycle()
         self.actor: Actor[Any, Any, Any]
-        self._conns: dict[str, Conn[Any, Any]] = {}
-        self.conns: Conns[Any, Any] = Conns(self._conns)
+        self.present: dict[str, Conn[Any, Any]] = {}
+        self.conns: Conns[Any, Any] = Conns(self.present)
         self.flusher = Flusher(host.flushes)
         self.emitter = Emitter(definition, host.limits, host.backlog, self.flusher)
         options = definition.options
@@ -180,16 +167,7 @@ class Instance:
 
     def statistics(self) -> ActorStatistics:
         """Counts, see ActorStatistics."""
-        outboxes = [conn.statistics() for conn in self.conns.values()]
-        return ActorStatistics(
-            connections=len(outboxes),
-            detached=sum(not conn.attached for conn in self.conns.values()),
-            waiting_calls=self.inbox.waiting_calls,
-            running_calls=(self.work.calls if self.work else 0) + (self.turn_hold is not None),
-            emitted_events=self.emitter.emitted,
-            dropped_events=sum(box.dropped for box in outboxes),
-            queued_bytes=sum(box.queued_bytes for box in outboxes),
-        )
+        return statistics_of(self)
 
     # -- waking -------------------------------------------------------------------------------------------------------
 
@@ -222,12 +200,6 @@ class Instance:
         if self.start_error is not None and not created:
             raise self.start_error
 
-    def say_goodbye(self) -> None:
-        """Its process ends while it sleeps: tell its connections. Their `on_disconnect` runs when it wakes."""
-        self.lifecycle.aim(Goal.STOP)
-        life.end_sessions(self)
-        self.flusher.flush_now()
-
     async def awake(self) -> "Instance":
         """This actor, once it takes work: mostly this object, or the one that has taken its place meanwhile.
 
@@ -239,7 +211,7 @@ class Instance:
                     raise answers.not_found()
                 return await self.host.by_id(self.actor_id)
             if self.stopping:
-                if not self._comes_back:
+                if not ending.comes_back(self):
                     raise answers.stopping()
                 await self.ended.wait()
                 continue
@@ -250,25 +222,16 @@ class Instance:
         return self
 
     @property
-    def _comes_back(self) -> bool:
-        """Whether what arrives while it ends is for its next life."""
-        return self.lifecycle.goal in (Goal.SLEEP, Goal.RESTART) and not self.host.stopping
-
-    @property
     def defers(self) -> bool:
         """Whether what arrives now waits for the next life."""
-        return self.phase in (Phase.ASLEEP, Phase.STARTING) or (self.stopping and self._comes_back)
+        return self.phase in (Phase.ASLEEP, Phase.STARTING) or (self.stopping and ending.comes_back(self))
 
     @property
     def takes_early_calls(self) -> bool:
         """Whether it starts, and calls may wait in its inbox: nothing at all comes before their turn."""
-        if self.phase is not Phase.STARTING or self.lifecycle.goal is not None or self._conns:
+        if self.phase is not Phase.STARTING or self.lifecycle.goal is not None or self.present:
             return False
         return self.definition.starts_plainly
-
-    def refusal(self) -> PublicError:
-        """What is answered to work that this life does not take. NextLife where the next one will."""
-        return answers.NextLife() if self._comes_back else answers.stopping()
 
     @contextmanager
     def visit(self) -> Generator[None]:
@@ -290,75 +253,27 @@ class Instance:
         """The actor's task: one life. Raises nothing but Cancelled."""
         return life.live(self, input)  # not awaited here: that would be one more frame for as long as it lives
 
-    # -- the end of a life --------------------------------------------------------------------------------------------
-
-    def request_end(self, goal: Goal) -> None:
-        """Take no new work, finish what had arrived, end. Within the grace, then by cancellation."""
-        if self.phase in (Phase.ASLEEP, Phase.GONE):
-            return
-        self.lifecycle.aim(goal)
-        if self.phase is Phase.STARTING:
-            return  # it ends once it has started
-        if self.phase is Phase.RUNNING:
-            self.lifecycle.move(Phase.DRAINING)
-            if self.made_schedules is not None:
-                self.made_schedules.stop()
-            self.inbox.nudge()
-        assert self.nursery is not None
-        # The last part of the grace is for telling those whose work was cut off.
-        telling = min(self.host.limits.close_timeout, self.grace / 2)
-        scope = self.nursery.cancel_scope
-        scope.deadline = min(scope.deadline, trio.current_time() + self.grace - telling)
-
-    @property
-    def grace(self) -> float:
-        """The seconds from the request to end to the end."""
-        limit, own = self.host.limits.shutdown_grace, self.definition.options.shutdown_grace
-        if own is None:
-            return limit
-        return min(own, limit) if self.host.stopping else own
+    # -- the end of a life: see ending.py -----------------------------------------------------------------------------
 
     def request_destroy(self) -> None:
         """`self.destroy()`."""
-        self.request_end(Goal.DESTROY)
+        ending.request(self, Goal.DESTROY)
 
     def request_sleep(self) -> None:
         """`self.sleep()`."""
-        self.request_end(Goal.SLEEP)
-
-    def restart(self) -> None:
-        """End this life at once, without saving: the next one begins where the last commit was."""
-        self.lifecycle.aim(Goal.RESTART)
-        if self.phase is Phase.RUNNING:
-            self.lifecycle.move(Phase.DRAINING)
-        if self.nursery is not None:
-            self.nursery.cancel_scope.cancel()
+        ending.request(self, Goal.SLEEP)
 
     async def destroy(self) -> None:
         """Destroy the actor and wait for its end."""
-        await (await self.awake())._destroy()
-
-    async def _destroy(self) -> None:
-        self.request_end(Goal.DESTROY)
-        await self.ended.wait()
+        instance = await self.awake()
+        ending.request(instance, Goal.DESTROY)
+        await instance.ended.wait()
 
     async def sleep(self) -> None:
         """Put it to sleep and wait until it does."""
-        self.request_end(Goal.SLEEP)
+        ending.request(self, Goal.SLEEP)
         if self.phase not in (Phase.ASLEEP, Phase.GONE):
             await self.ended.wait()
-
-    def end_error(self) -> PublicError:
-        """What is answered to work that this life has taken and not done."""
-        if self.start_error is not None:
-            return self.start_error
-        if self.lifecycle.goal is Goal.RESTART:
-            return answers.save_failed() if self.saver.failed else answers.stopping()
-        return self.refusal()
-
-    def cut_error(self, *, begun: bool) -> PublicError:
-        """What is answered to work that this life was cut off from: whether it had begun, or was about to."""
-        return self.end_error() if not begun or self.lifecycle.goal is Goal.RESTART else answers.cut_off()
 
     @property
     def is_waited_for(self) -> bool:
@@ -388,12 +303,12 @@ class Instance:
         try:
             self.inbox.post(job)
         except PublicError:
-            raise self.refusal() from None
+            raise ending.refusal(self) from None
 
     def post_call(self, job: Call) -> None:
         """Queue a call. Raises PublicError `actor.stopping`, `actor.overloaded` or `actor.deadlock`, or NextLife."""
         if self.phase is not Phase.RUNNING and not self.takes_early_calls:
-            raise self.refusal()
+            raise ending.refusal(self)
         self.inbox.post_call(job)
 
     @property
@@ -462,62 +377,11 @@ class Instance:
         """A raw WebSocket, until its handler returns. Raises PublicError when it is refused or fails."""
         return raw_handlers.serve_websocket(self, websocket, params)
 
-    def admit(self, conn: Conn[Any, Any]) -> None:
-        """The connection is in `conns` from now on."""
-        self._conns[conn.id] = conn
-        self.saver.conn_changed(conn)
-
-    def expel(self, conn: Conn[Any, Any]) -> None:
-        """The connection is in `conns` no more."""
-        if self._conns.pop(conn.id, None) is not None and not self._conns and self.phase is not Phase.ASLEEP:
-            self.less_to_do()
-
-    def forget(self, session: Session) -> None:
-        """An events connection has ended: it is out of `conns` and of every subscription."""
-        self.emitter.forget(session)
-        if session.conn.id in self._conns and self.saver.keeps_conns:
-            self.departing[session.conn.id] = session
-        self.expel(session.conn)
-
-    def post_disconnect(self, conn: Conn[Any, Any]) -> None:
-        """`on_disconnect` of a connection that has ended, in its turn; of an actor that sleeps, when it wakes."""
-        self.departing.pop(conn.id, None)
-        if "on_disconnect" in self.definition.hooks:
-            if self.phase in (Phase.ASLEEP, Phase.STARTING):
-                self.departed.append(conn)
-            else:
-                try:
-                    self.inbox.post(DisconnectJob(self, conn))
-                except PublicError:
-                    if self._comes_back:
-                        self.departed.append(conn)
-        self.expel(conn)
-        if self.phase is Phase.ASLEEP:
-            self.less_to_do()
-
     # -- context of running code --------------------------------------------------------------------------------------
-
-    def caused_by(self, conn: Conn[Any, Any] | None, holds: Chain | None = None, *, changes: bool = True) -> Causing:
-        """Run user code on behalf of a connection, or of none; `holds` are the turns that wait for it.
-
-        `changes`: it may change the state, or anything else that is saved.
-        """
-        if holds is None:
-            holds = () if self.turn_hold is None else (self.turn_hold,)
-        return Causing(Cause(self, conn, changes), holds)
-
-    def watched_by(self) -> Causing:
-        """Run `on_state_change`, for which the state is read-only."""
-        holds = () if self.turn_hold is None else (self.turn_hold,)
-        return Causing(Cause(self, self.current_conn_or_none(), changes=False, readonly=True), holds)
-
-    def _cause(self) -> Cause | None:
-        found = cause.get()
-        return found if found is not None and found.instance is self else None
 
     def current_conn_or_none(self) -> Conn[Any, Any] | None:
         """`self.conn_or_none`."""
-        found = self._cause()
+        found = cause_in(self)
         return None if found is None else found.conn
 
     def current_conn(self) -> Conn[Any, Any]:
@@ -553,36 +417,16 @@ class Instance:
 
     def read_state(self) -> Any:
         """`self.state`."""
-        found = self._cause()
+        found = cause_in(self)
         if found is None or found.changes:
             self.saver.unseen = True  # it may be the code of an application, which runs as it likes
         return self.state.read(readonly=found is not None and found.readonly)
 
     def write_state(self, value: Any) -> None:
         """`self.state = value`."""
-        found = self._cause()
+        found = cause_in(self)
         self.state.write(value, readonly=found is not None and found.readonly)
         self.saver.unseen = True
-
-    def note_turn(self, conn: Conn[Any, Any] | None = None) -> None:
-        """At the end of a turn: see to it that what changed is saved."""
-        self.saver.touch()
-        if conn is not None:
-            self.saver.conn_changed(conn)
-
-    async def after_turn(self, conn: Conn[Any, Any] | None = None) -> None:
-        """At the end of a turn: `note_turn`, and run `on_state_change` if the state did."""
-        self.note_turn(conn)
-        if not self.definition.watches_state:
-            return
-        try:
-            if self.state.has_changed():
-                with self.watched_by():
-                    result = self.actor.on_state_change()
-                    if result is not None:
-                        await result
-        except Exception as exc:
-            self.report(exc, "on_state_change", None)
 
     async def save(self) -> None:
         """`self.save()`."""

@@ -7,10 +7,10 @@ import trio
 
 from trivet.errors import PublicError
 from trivet.protocol.values import UNDEFINED, Value
-from trivet.runtime import answers
+from trivet.runtime import answers, ending, membership
 from trivet.runtime.beside import guarded
-from trivet.runtime.calls import Call, DisconnectJob
-from trivet.runtime.context import Hold
+from trivet.runtime.calls import Call
+from trivet.runtime.context import Hold, caused_by
 from trivet.runtime.hooks import with_timeout
 from trivet.runtime.lifecycle import Goal, Phase
 from trivet.runtime.logs import logger
@@ -92,7 +92,7 @@ async def _start(instance: "Instance", input: Value) -> bool:
         saver.begin(instance.work.beside, stored)
         if stored is not None and stored.schedules:
             instance.made_schedules = Schedules(instance, stored.schedules, lives=False)
-        with instance.caused_by(None, changes=stored is None or not hooks.isdisjoint(_BEFORE_WORK)):
+        with caused_by(instance, None, changes=stored is None or not hooks.isdisjoint(_BEFORE_WORK)):
             actor = instance.actor = definition.cls()
             actor._instance = instance
             actor.name = definition.name
@@ -165,7 +165,7 @@ def _open(instance: "Instance") -> None:
     instance.lifecycle.move(Phase.RUNNING)
     if instance.departed:
         departed, instance.departed = instance.departed, []
-        instance.inbox.post_first([DisconnectJob(instance, conn) for conn in departed])
+        instance.inbox.post_first([membership.DisconnectJob(instance, conn) for conn in departed])
     if "run" in instance.definition.hooks:
         instance.work.running = True
         instance.work.background.start_soon(partial(_run_hook, instance))
@@ -176,7 +176,7 @@ def _open(instance: "Instance") -> None:
         if conn._session is not None:
             conn._session.renew()
     if instance.lifecycle.goal is not None:  # it was asked to end while it started
-        instance.request_end(instance.lifecycle.goal)
+        ending.request(instance, instance.lifecycle.goal)
 
 
 async def _run_hook(instance: "Instance") -> None:
@@ -190,7 +190,7 @@ async def _run_hook(instance: "Instance") -> None:
 
 async def _run(instance: "Instance") -> None:
     instance.saver.touch()
-    with instance.caused_by(None, ()):
+    with caused_by(instance, None, ()):
         result = instance.actor.run()
         if result is not None:
             await result
@@ -231,7 +231,7 @@ async def _take_turns(instance: "Instance") -> None:
                     await trio.lowlevel.checkpoint()
                     yielded = trio.current_time()
             except BaseException:
-                job.fail(instance.end_error())
+                job.fail(ending.end_error(instance))
                 raise
         if isinstance(job, Call) and job.counts:
             inbox.waiting_calls -= 1
@@ -242,7 +242,7 @@ async def _take_turns(instance: "Instance") -> None:
             if body is not None:
                 await noticing_suspension(body, partial(_turn_waits, instance))
         except BaseException:
-            job.fail(instance.cut_error(begun=isinstance(job, Call) and job.begun))
+            job.fail(ending.cut_error(instance, begun=isinstance(job, Call) and job.begun))
             raise
         finally:
             hold.active = False
@@ -265,8 +265,8 @@ async def _wind_down(instance: "Instance") -> None:
     hook = "on_destroy" if goal is Goal.DESTROY else "on_sleep"
     if hook in instance.definition.hooks:
         try:
-            with instance.caused_by(None):
-                await with_timeout(instance.grace, hook, getattr(instance.actor, hook))
+            with caused_by(instance, None):
+                await with_timeout(ending.grace(instance), hook, getattr(instance.actor, hook))
         except Exception as exc:
             instance.report(exc, hook, None)
     _end_sockets(instance)
@@ -286,6 +286,13 @@ def end_sessions(instance: "Instance") -> None:
     for conn in instance.conns.values():
         if conn._session is not None:
             conn._session.end(code, reason)
+
+
+def say_goodbye(instance: "Instance") -> None:
+    """Its process ends while it sleeps: tell its connections. Their `on_disconnect` runs when it wakes."""
+    instance.lifecycle.aim(Goal.STOP)
+    end_sessions(instance)
+    instance.flusher.flush_now()
 
 
 async def _leave_behind(instance: "Instance") -> None:
@@ -319,7 +326,7 @@ def _end(instance: "Instance") -> None:
     if not instance.started.is_set():
         instance.start_error = instance.start_error or answers.stopping()
     instance.turn_hold = None
-    instance.inbox.close(instance.end_error)
+    instance.inbox.close(lambda: ending.end_error(instance))
     instance.saver.abandon()
     if lifecycle.goal is not Goal.SLEEP or instance.start_error is not None:
         end_sessions(instance)
@@ -330,7 +337,7 @@ def _end(instance: "Instance") -> None:
     instance.work = instance.nursery = None
     for conn in instance.conns.values():
         if conn.kind != "events":
-            instance.expel(conn)
+            membership.expel(instance, conn)
     instance.lifecycle.move(Phase.ASLEEP)
     if lifecycle.goal in (Goal.DESTROY, Goal.STOP) or instance.is_new or not instance.is_waited_for:
         instance.vanish()

@@ -8,7 +8,7 @@ from trivet.definition import ActionDefinition
 from trivet.errors import PublicError
 from trivet.protocol import extension
 from trivet.protocol.messages import ActionRequest, SubscriptionRequest, ToServer
-from trivet.runtime import answers
+from trivet.runtime import answers, membership
 from trivet.runtime.beside import start_concurrent
 from trivet.runtime.calls import ActionJob
 from trivet.runtime.context import Chain
@@ -83,7 +83,7 @@ def advance(session: "Session") -> None:
 def _say_goodbye(session: "Session") -> None:
     if session.ended and not session.waiting and not session.starting and not session.disconnect_posted:
         session.disconnect_posted = True
-        session.instance.post_disconnect(session.conn)
+        membership.post_disconnect(session.instance, session.conn)
 
 
 def _release(session: "Session") -> None:

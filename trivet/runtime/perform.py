@@ -10,9 +10,10 @@ from trivet.definition import ActionDefinition, validation_error
 from trivet.protocol.values import Value
 from trivet.runtime import answers
 from trivet.runtime.connection import Conn
-from trivet.runtime.context import Chain
+from trivet.runtime.context import Chain, caused_by
 from trivet.runtime.logs import logger
 from trivet.runtime.timers import TimerHandle
+from trivet.runtime.turns import after_turn, note_turn
 
 if TYPE_CHECKING:
     from trivet.runtime.calls import Call
@@ -48,7 +49,7 @@ async def perform(
     try:
         if body is None:
             bound = _bind(instance, action, args)
-        with instance.caused_by(conn, chain, changes=action.changes):
+        with caused_by(instance, conn, chain, changes=action.changes):
             try:
                 result = body if body is not None else _call(instance, action, bound)
                 if hasattr(result, "__await__"):
@@ -56,9 +57,9 @@ async def perform(
             finally:
                 if not action.readonly:
                     if in_turn:
-                        await instance.after_turn(conn)
+                        await after_turn(instance, conn)
                     else:
-                        instance.note_turn(conn)
+                        note_turn(instance, conn)
             output = _dump(action, result)
             if "on_before_action_response" in instance.definition.hooks:
                 output = await _before_response(instance, action, bound, result, output)
@@ -76,12 +77,12 @@ def perform_at_once(
     """
     try:
         bound = _bind(instance, action, args)
-        with instance.caused_by(conn, chain, changes=action.changes):
+        with caused_by(instance, conn, chain, changes=action.changes):
             try:
                 result = _call(instance, action, bound)
             finally:
                 if not action.readonly:
-                    instance.note_turn(conn)
+                    note_turn(instance, conn)
             if hasattr(result, "__await__"):
                 raise Awaits(result)
             return _dump(action, result)

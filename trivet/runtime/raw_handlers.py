@@ -8,10 +8,10 @@ import trio
 from trivet.errors import PublicError
 from trivet.protocol.values import Value
 from trivet.raw import Request, Response, WebSocket, WebSocketClosed
-from trivet.runtime import answers
+from trivet.runtime import answers, ending, membership
 from trivet.runtime.admission import Admission
 from trivet.runtime.connection import Conn
-from trivet.runtime.context import current_chain
+from trivet.runtime.context import caused_by, current_chain
 from trivet.runtime.hooks import with_timeout
 from trivet.runtime.lifecycle import Phase
 from trivet.runtime.logs import logger
@@ -95,7 +95,7 @@ async def _serve(
     admission = Admission(instance, conn, params, holds)
     await admission.prepare()
     if instance.phase is not Phase.RUNNING:
-        raise instance.refusal()
+        raise ending.refusal(instance)
     done = trio.Event()
     failure: list[PublicError] = []
 
@@ -105,25 +105,25 @@ async def _serve(
         nonlocal admitted
         admitted = True
         if done.is_set():  # it left while on_connect ran
-            instance.post_disconnect(conn)
+            membership.post_disconnect(instance, conn)
 
     async def serve() -> None:
         try:
             await admission.admit(welcome)
             if admitted:
                 instance.saver.touch()
-                with instance.caused_by(conn, holds):
+                with caused_by(instance, conn, holds):
                     await handle()
         except WebSocketClosed:
             pass  # the handler has read or written to the end
         except trio.Cancelled:
-            failure.append(instance.cut_error(begun=admitted))
+            failure.append(ending.cut_error(instance, begun=admitted))
             raise
         except Exception as exc:
             failure.append(instance.public(exc, where, conn))
         finally:
             if admitted:
-                instance.post_disconnect(conn)
+                membership.post_disconnect(instance, conn)
             done.set()
 
     scope = instance.run_outside(serve) if websocket is None else instance.run_socket(serve)

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from trivet.runtime import ending
 from trivet.runtime.lifecycle import Goal, Phase
 from trivet.runtime.timers import TimerHandle
 
@@ -56,4 +57,4 @@ class Rest:
         if trio.current_time() < due:  # not by the difference, which may be too small to be added to the time
             self._timer = self._instance.host.timers.call_at(due, self._sleep_if_idle)
         else:
-            self._instance.request_end(Goal.SLEEP)
+            ending.request(self._instance, Goal.SLEEP)

@@ -14,7 +14,7 @@ from trivet.limits import KIB
 from trivet.options import Durability
 from trivet.protocol.values import UNDEFINED
 from trivet.raw import Request, WebSocket
-from trivet.runtime import answers
+from trivet.runtime import answers, ending
 from trivet.runtime.connection import Conn
 from trivet.runtime.logs import logger
 from trivet.runtime.scope import TaskScope
@@ -385,7 +385,7 @@ class Saver:
         self.failed = True
         held, self._held = held + self._held, []
         self._refuse(held)
-        self._instance.restart()
+        ending.restart(self._instance)
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:

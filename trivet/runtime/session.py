@@ -14,11 +14,11 @@ from trivet.protocol.messages import ActionRequest, Init, ToServer
 from trivet.protocol.messages import Event as EventMessage
 from trivet.protocol.values import Value
 from trivet.raw import Request
-from trivet.runtime import answers
+from trivet.runtime import answers, membership
 from trivet.runtime.admission import Admission
 from trivet.runtime.calls import ActionJob
 from trivet.runtime.connection import Conn, ConnStatistics
-from trivet.runtime.context import Chain, current_chain
+from trivet.runtime.context import Chain, caused_by, current_chain
 from trivet.runtime.ordering import Incoming, advance, cancel, charge, drop, queue, take_call, write_off
 from trivet.runtime.outbox import Outbox, log_too_slow
 from trivet.runtime.received import Received
@@ -217,7 +217,7 @@ class Session:
     def _welcome(self) -> None:
         self.admitted = True
         if self.ended:  # it left, or was kicked, while on_connect ran
-            self.instance.forget(self)
+            membership.forget(self.instance, self)
         else:
             init = self.format.codec.encode_to_client(Init(self.instance.actor_id, self.conn.id))
             self.replies.out(partial(self.outbox.put_control, self.format.frame(init)))
@@ -244,7 +244,7 @@ class Session:
         self._arrive()
         if not self.admitted:
             write_off(self)
-        self.instance.forget(self)
+        membership.forget(self.instance, self)
         if self._admission is not None:
             self._admission.withdraw()
         if self.received is not None:
@@ -424,7 +424,7 @@ class Session:
 
     async def _decide(self, ask: Callable[[], Awaitable[None]], decided: trio.Event) -> None:
         try:
-            with self.instance.caused_by(self.conn, self._chain):
+            with caused_by(self.instance, self.conn, self._chain):
                 await ask()
         finally:  # also when the client has left: the calls behind it go on
             self.starting = False

@@ -9,9 +9,9 @@ from trivet.definition import ActionDefinition
 from trivet.errors import PublicError
 from trivet.protocol.values import Value
 from trivet.raw import Request
-from trivet.runtime import answers, beside
+from trivet.runtime import answers, beside, membership
 from trivet.runtime.admission import Admission
-from trivet.runtime.calls import Call, DisconnectJob
+from trivet.runtime.calls import Call
 from trivet.runtime.connection import Conn
 from trivet.runtime.context import Chain, current_chain
 from trivet.runtime.lifecycle import Phase
@@ -63,7 +63,7 @@ class StatelessJob(Call):
         self._conn = conn
         self._args = args
         self._done = trio.Event()
-        self._left: DisconnectJob | None = None
+        self._left: membership.DisconnectJob | None = None
         self._output: Value = None
         self._error: PublicError | None = None
 
@@ -93,7 +93,7 @@ class StatelessJob(Call):
             try:
                 self._output = await self._perform(self._turns(), in_turn=True)
             finally:
-                await DisconnectJob(self._instance, self._conn).run()
+                await membership.DisconnectJob(self._instance, self._conn).run()
         except PublicError as error:
             self._error = error
         finally:
@@ -116,10 +116,10 @@ class StatelessJob(Call):
         """Its connection ends. The answer waits for `on_disconnect`, but not for what that changes to be saved."""
         instance = self._instance
         if "on_disconnect" in instance.definition.hooks:
-            self._left = DisconnectJob(instance, self._conn)
+            self._left = membership.DisconnectJob(instance, self._conn)
             instance.post(self._left)
         else:
-            instance.expel(self._conn)
+            membership.expel(instance, self._conn)
 
     def _finish(self) -> None:
         """There is an answer. It is given once what it tells is saved."""
