@@ -184,7 +184,7 @@ class _LocalStream:
         raise WebSocketClosed(self._closed.code, self._closed.reason)
 
     async def aclose(self, code: int = 1000, reason: str = "") -> None:
-        self._session.close(code, reason)
+        self._session.end(code, reason)
         # The close frame comes after what is queued; `receive`, in the connection's reader, finds it.
         with trio.move_on_after(self._limits.close_timeout):
             await self._answered.wait()
@@ -318,7 +318,7 @@ class LocalBackend(Backend):
                 yield _LocalStream(session, pipe, self._limits, self._before)
             finally:
                 if not session.ended:
-                    session.close(1000, "")
+                    session.end(1000, "")
                 pipe.abort()
 
     async def fetch(

@@ -211,7 +211,7 @@ class NearClient:
         if self.line is not None and self.trace.live:
             if self.extended:
                 self._session.receive_extension(extension.Bye())
-            self._session.close(1000, "")
+            self._session.end(1000, "")
         self.gone = True
 
     def was_cut_off(self, line: Line) -> None:

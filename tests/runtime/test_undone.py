@@ -159,7 +159,7 @@ async def test_a_connection_that_leaves_unheard_leaves_once(
             peer.act("writeBeside", "late")
             await settled()
             assert actor_of(instance, Diary).go_on.is_set() is False
-            peer.session.close(1000, "")
+            peer.session.end(1000, "")
             store.fail()
             other.act("writeBeside", "undone")
             await trio.sleep(1)
@@ -226,7 +226,7 @@ async def test_an_actor_falls_asleep_after_the_last_that_waited_for_a_commit(aut
         instance = await actor(host)
         async with connected(instance) as peer:
             await peer.call("write", "x")
-            peer.session.close(1000, "")
+            peer.session.end(1000, "")
             await trio.sleep(3)
             assert instance.phase is Phase.GONE
             assert peer.closed_with == "1000 "

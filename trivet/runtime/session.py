@@ -262,7 +262,7 @@ class Session:
             job.give_up()
 
     def end(self, code: int, reason: str) -> None:
-        """End the connection from this side: what is queued, then the close frame. One that is away is told later."""
+        """End the connection, or answer its peer's close frame: what is queued, then ours. One away is told later."""
         if self.ended and self.farewell is not None:
             return  # its client will be told how it ended, and that was otherwise
         if self.outbox.detached and not self.ended:
@@ -299,10 +299,6 @@ class Session:
         self.outbox.abandon(self.format.close_frame(TRY_AGAIN_LATER, "connection.too_slow"))
 
     # -- what the transport says --------------------------------------------------------------------------------------
-
-    def close(self, code: int, reason: str) -> None:
-        """Answer the peer's close frame, or begin to close: after what is queued."""
-        self.end(code, reason)
 
     def protocol_error(self, error: PublicError) -> None:
         """The peer sent what cannot be handled: its connection ends with 1011 and the error's name."""

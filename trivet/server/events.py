@@ -133,7 +133,7 @@ class EventsTransport:
 
     def _handle(self, session: Session, event: Incoming) -> None:
         if self._visit is not None and not isinstance(event, CloseReceived) and not self._visit.take():
-            session.close(TRY_AGAIN_LATER, RATE_LIMIT)
+            session.end(TRY_AGAIN_LATER, RATE_LIMIT)
         elif isinstance(event, (str, bytes)):
             try:
                 if session.extended and isinstance(event, str) == self._format.codec.binary:
@@ -147,9 +147,9 @@ class EventsTransport:
         elif isinstance(event, MessageTooLong):
             session.protocol_error(PublicError("message", "incoming_too_long", "Incoming message too long"))
         elif isinstance(event, CloseReceived):
-            session.close(event.code, event.reason)
+            session.end(event.code, event.reason)
             # Should the answer not get out, the connection ends nevertheless.
             if self._deadline is None:
                 self._deadline = self._timers.call_later(self._limits.close_timeout, self.abort)
         elif event is not None:
-            session.close(event.code, event.reason)
+            session.end(event.code, event.reason)
