@@ -12,7 +12,7 @@ import trio
 import trio.testing
 
 from tests.store.support import row, state, stopped_writer, stored_state
-from trivet.store import Changes, StoreError
+from trivet.store import Changes, Stored, StoreError
 from trivet.store.sqlite import SQLiteStore, check_sqlite_store, checkpoints, open_sqlite_store
 from trivet.store.sqlite import store as store_module
 from trivet.store.sqlite.file import FILE_NAME
@@ -111,7 +111,65 @@ async def test_what_loads_an_actor_waits_for_a_commit_that_was_cut_off(
             await in_file.load_by_key("default", "room", ("2",))
             assert loaded == []
     assert loaded == [b'"in flight"']
-    assert in_file._cut_off == {}
+    assert list(in_file._writer.cut_off) == []
+
+
+async def test_nothing_is_kept_of_changes_that_were_cut_off_and_are_over(
+    in_file: SQLiteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where nobody ever loads the actor again."""
+    for number in (1, 2):
+        await in_file.create(row(number), state("before"))
+    with stopped_writer(in_file, monkeypatch) as writer:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(in_file.commit, "id-1", 1, state("in flight"))
+            await writer.begun.wait()
+            nursery.start_soon(in_file.commit, "id-2", 1, state("not begun"))
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        assert len(list(in_file._writer.cut_off)) == 2
+    await in_file.destroy("id-1")
+    assert list(in_file._writer.cut_off) == []
+
+
+async def test_there_may_be_an_actor_where_its_creation_was_cut_off(
+    in_file: SQLiteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[Stored | None] = []
+
+    async def look() -> None:
+        found.append(await in_file.load_by_key("default", "room", ("1",)))
+
+    async with trio.open_nursery() as looks:
+        with stopped_writer(in_file, monkeypatch) as writer:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(in_file.create, row(1), state("in flight"))
+                await writer.begun.wait()
+                nursery.cancel_scope.cancel()
+            with pytest.raises(trio.WouldBlock):
+                in_file.load_by_key_nowait("default", "room", ("1",))
+            looks.start_soon(look)
+            assert await in_file.load_by_key("default", "room", ("2",)) is None  # nobody else waits
+            assert found == []
+    assert [stored.row for stored in found if stored] == [row(1)]
+
+
+async def test_a_store_that_closes_keeps_no_load_waiting_for_a_change_that_was_cut_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "CLOSE_SECONDS", 0.05)
+    dying = open_sqlite_store(tmp_path)
+    store = await dying.__aenter__()
+    await store.create(row(1), state("before"))
+    with stopped_writer(store, monkeypatch) as writer:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(store.commit, "id-1", 1, state("in flight"))
+            await writer.begun.wait()
+            nursery.cancel_scope.cancel()
+        with pytest.raises(StoreError, match="the disk does not answer"):
+            await dying.__aexit__(None, None, None)
+        with trio.fail_after(10), pytest.raises(StoreError, match="was closed"):
+            await store.load("id-1")
 
 
 async def test_a_commit_that_fails_after_it_was_cut_off_keeps_nobody_waiting(

@@ -17,7 +17,19 @@ from trivet.store.sqlite.checkpoints import Checkpoints
 from trivet.store.sqlite.errors import translated
 from trivet.store.sqlite.file import Check, OpenFile, Synchronous, open_file, problems
 from trivet.store.sqlite.worker import Worker
-from trivet.store.sqlite.writer import MOST_BYTES, MOST_CHANGES, Change, Commit, Create, Destroy, Nothing, Writer, weigh
+from trivet.store.sqlite.writer import (
+    MOST_BYTES,
+    MOST_CHANGES,
+    Address,
+    Change,
+    Commit,
+    Create,
+    Destroy,
+    Nothing,
+    Writer,
+    concerns,
+    weigh,
+)
 
 T = TypeVar("T")
 
@@ -108,8 +120,6 @@ class SQLiteStore(Store):
     def __init__(self, file: OpenFile) -> None:
         self._file = file
         self._closed = False
-        self._cut_off: dict[str, object] = {}
-        """Actors with a change that nobody waits for any more. It may be under way."""
         self._near_reads = 0
         self._far_reads = 0
         self._committer = Writer(file.writer, file.path)
@@ -131,13 +141,13 @@ class SQLiteStore(Store):
         )
 
     async def create(self, row: ActorRow, changes: Changes) -> None:
-        await self._change(row.actor_id, Create(row, changes))
+        await self._change(Create(row, changes))
 
     async def commit(self, actor_id: str, generation: int, changes: Changes) -> None:
-        await self._change(actor_id, Commit(actor_id, generation, changes))
+        await self._change(Commit(actor_id, generation, changes))
 
     async def destroy(self, actor_id: str) -> None:
-        await self._change(actor_id, Destroy(actor_id))
+        await self._change(Destroy(actor_id))
 
     async def find(self, namespace: str, name: str, key: tuple[str, ...]) -> ActorRow | None:
         return await self._read(lambda connection: reading.find(connection, namespace, name, key))
@@ -146,15 +156,17 @@ class SQLiteStore(Store):
         return await self._read(lambda connection: reading.find_id(connection, actor_id))
 
     async def load(self, actor_id: str) -> Stored | None:
-        await self._settle(actor_id)
+        await self._settle(actor_id, None)
         return await self._read(lambda connection: reading.load(connection, actor_id))
 
     async def load_by_key(self, namespace: str, name: str, key: tuple[str, ...]) -> Stored | None:
+        address = namespace, name, key
         while True:
-            stored = await self._read_far(lambda connection: reading.load_by_key(connection, namespace, name, key))
-            if stored is None or stored.row.actor_id not in self._cut_off:
+            stored = await self._read_far(lambda connection: reading.load_by_key(connection, *address))
+            actor_id = None if stored is None else stored.row.actor_id
+            if not self._may_change(actor_id, address):
                 return stored
-            await self._settle(stored.row.actor_id)
+            await self._settle(actor_id, address)
 
     def load_by_key_nowait(self, namespace: str, name: str, key: tuple[str, ...]) -> Stored | None:
         near = self._file.near
@@ -164,7 +176,7 @@ class SQLiteStore(Store):
             stored = near.read(reading.load_by_key, namespace, name, key)
         except Exception:
             raise trio.WouldBlock from None  # as in `_read`
-        if stored is not None and stored.row.actor_id in self._cut_off:
+        if self._may_change(None if stored is None else stored.row.actor_id, (namespace, name, key)):
             raise trio.WouldBlock
         self._near_reads += 1
         return stored
@@ -178,23 +190,22 @@ class SQLiteStore(Store):
     async def due(self, now: float, limit: int) -> Sequence[tuple[ActorRow, float]]:
         return await self._read_far(lambda connection: reading.due(connection, now, limit))
 
-    async def _change(self, actor_id: str, change: Change) -> None:
+    async def _change(self, change: Change) -> None:
         self._refuse_closed()
-        try:
-            await self._writer.do(change)
-        except trio.Cancelled:
-            self._cut_off[actor_id] = object()
-            raise
+        await self._writer.do(change)
 
-    async def _settle(self, actor_id: str) -> None:
-        """Wait until no change of an actor is under way that was cut off: what is read then does not change by it."""
-        while (last := self._cut_off.get(actor_id)) is not None:
+    def _may_change(self, actor_id: str | None, address: Address | None) -> bool:
+        """Whether a change of the actor of that id, or of that address, may be under way that was cut off."""
+        return any(concerns(change, actor_id, address) for change in self._writer.cut_off)
+
+    async def _settle(self, actor_id: str | None, address: Address | None) -> None:
+        """Wait until there is no such change: what is read then does not change by it."""
+        while self._may_change(actor_id, address):
+            self._refuse_closed()
             try:
                 await self._writer.do(Nothing())
             except StoreError:
                 pass  # it has had its turn, after all that came before
-            if self._cut_off.get(actor_id) is last:
-                del self._cut_off[actor_id]
 
     async def _read(self, query: Callable[[apsw.Connection], T]) -> T:
         """For what is small, most of the time."""

@@ -1,7 +1,7 @@
 """A thread that waits on disks, so that the event loop need not."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar, cast
 
@@ -50,6 +50,7 @@ class Worker(Generic[Work, Result]):
         self._weigh = weigh
         self._jobs: SimpleQueue[_Job[Work, Result] | None] = SimpleQueue()
         self._unsettled: set[_Job[Work, Result]] = set()
+        self._cut_off: set[_Job[Work, Result]] = set()
         # A daemon, so that a disk that never answers does not keep the process from ending.
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -58,6 +59,11 @@ class Worker(Generic[Work, Result]):
     def waiting(self) -> int:
         """How many jobs are not done."""
         return len(self._unsettled)
+
+    @property
+    def cut_off(self) -> Iterable[Work]:
+        """What nobody waits for any more, and may be under way."""
+        return (job.work for job in self._cut_off)
 
     async def do(self, work: Work) -> Result:
         """Have it done. If cancelled, returns at once: a job that has not begun never does, one that has goes on."""
@@ -68,6 +74,7 @@ class Worker(Generic[Work, Result]):
 
         def abandon(_raise_cancel: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
             job.task = None
+            self._cut_off.add(job)
             return trio.lowlevel.Abort.SUCCEEDED
 
         try:
@@ -92,13 +99,14 @@ class Worker(Generic[Work, Result]):
         while True:
             jobs, ended = self._gather()
             if jobs:
-                results = self._handle([job.work for job in jobs])
+                begun = [job for job in jobs if job.task is not None]
+                results = self._handle([job.work for job in begun]) if begun else ()
                 try:
-                    jobs[0].token.run_sync_soon(_settle, jobs, results)
+                    jobs[0].token.run_sync_soon(self._settle, jobs, begun, results)
                 except trio.RunFinishedError:
                     pass  # with the run, all who waited are gone
                 # An idle thread must not keep alive what it did last.
-                del results
+                del begun, results
             del jobs
             if ended:
                 return
@@ -109,18 +117,22 @@ class Worker(Generic[Work, Result]):
         weight = 0
         job = self._jobs.get()
         while job is not None:
-            if job.task is not None:
-                jobs.append(job)
-                weight += self._weigh(job.work)
+            jobs.append(job)
+            weight += self._weigh(job.work)
             if len(jobs) >= self._most or weight > self._most_weight:
                 return jobs, False
             try:
-                job = self._jobs.get_nowait() if jobs else self._jobs.get()
+                job = self._jobs.get_nowait()
             except Empty:
                 return jobs, False
         return jobs, True
 
-
-def _settle(jobs: Sequence[_Job[Work, Result]], results: Sequence[Outcome[Result]]) -> None:
-    for job, result in zip(jobs, results, strict=True):
-        job.settle(result)
+    def _settle(
+        self,
+        jobs: Sequence[_Job[Work, Result]],
+        begun: Sequence[_Job[Work, Result]],
+        results: Sequence[Outcome[Result]],
+    ) -> None:
+        self._cut_off.difference_update(jobs)
+        for job, result in zip(begun, results, strict=True):
+            job.settle(result)

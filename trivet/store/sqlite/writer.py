@@ -42,7 +42,21 @@ class Nothing:
     """Done once all that came before it is."""
 
 
+Address: TypeAlias = tuple[str, str, tuple[str, ...]]
+"""A namespace, a name and a key."""
+
 Change: TypeAlias = Create | Commit | Destroy | Nothing
+
+
+def concerns(change: Change, actor_id: str | None, address: Address | None) -> bool:
+    """Whether it changes the actor of that id, or creates one of that address."""
+    match change:
+        case Create(row):
+            return row.actor_id == actor_id or (row.namespace, row.name, row.key) == address
+        case Commit(changed) | Destroy(changed):
+            return changed == actor_id
+        case Nothing():
+            return False
 
 
 def weigh(change: Change) -> int:
