@@ -1,6 +1,7 @@
 """Calls between actors: they may chain, and a chain that would wait for itself fails at once."""
 
 import contextlib
+import gc
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
@@ -9,7 +10,8 @@ import trio
 
 import trivet
 from tests.runtime.support import settled
-from trivet import Actor, ActorError, Client, Conn, Connection, ConnectionEnded, Registry, action
+from trivet import Actor, ActorError, Client, Conn, Connection, ConnectionEnded, Registry, UserError, action
+from trivet.runtime.stateless import StatelessJob
 
 
 class Node(Actor):
@@ -125,9 +127,177 @@ class Greeter(Actor):
             return error.code
 
 
+class Caller(Actor):
+    """Calls a `Callee`, and may hold its own turn longer than it waits."""
+
+    @action
+    def ping(self) -> str:
+        return "pong"
+
+    @action
+    async def call(self, name: str, rest: float) -> object:
+        try:
+            result: object = await self.client().get_or_create(Callee, "a").call(name)
+        except ActorError as error:
+            result = error.code
+        await trio.sleep(rest)
+        return result
+
+    @action
+    async def leave_calls(self, name: str) -> None:
+        """Connect, leave two calls that take their time, and one behind them that calls back, and go on."""
+        async with trio.open_nursery() as nursery:
+            async with self.client().get_or_create(Callee, "a").connect() as callee:
+                for called in ("slow", "slow", name):
+                    nursery.start_soon(self._ask, callee, called)
+                    await settled()
+        await trio.sleep(3)
+
+    async def _ask(self, callee: "Connection[Callee]", name: str) -> None:
+        with contextlib.suppress(ConnectionEnded):
+            await callee.call(name)
+
+    @action
+    async def give_up_connecting(self) -> None:
+        with trio.move_on_after(0.5):
+            await self.client().get_or_create(Callee, "a").call(Callee.connect_to_door)
+        await trio.sleep(5)
+
+
+class Callee(Actor):
+    """Calls `Caller.ping` back, at several moments of its calls, and notes what came of it."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    async def _call_back(self) -> None:
+        try:
+            self.seen.append(await self.client().get_or_create(Caller, "a").call(Caller.ping))
+        except ActorError as error:
+            self.seen.append(error.code)
+
+    async def _call_back_later(self) -> None:
+        await trio.sleep(1)
+        await self._call_back()
+
+    @action
+    async def slow(self) -> None:
+        await trio.sleep(1)
+
+    @action
+    async def serial(self) -> None:
+        await self._call_back()
+
+    @action(concurrent=True)
+    async def free(self) -> None:
+        await self._call_back()
+
+    @action
+    async def leave_behind(self) -> None:
+        self.start_soon(self._call_back_later)
+
+    @action(concurrent=True)
+    async def leave_behind_freely(self) -> None:
+        self.start_soon(self._call_back_later)
+
+    @action(timeout=1)
+    async def unwind_for_long(self) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(deadline=trio.current_time() + 60, shield=True):
+                await trio.sleep(8)
+                await self._call_back()
+
+    @action
+    async def connect_to_door(self) -> None:
+        async with self.client().get_or_create(Door, "a").connect():
+            self.seen.append("connected")
+
+    @action
+    def stay(self) -> str:
+        self.start_soon(trio.sleep_forever)
+        return "an output"
+
+    @action(concurrent=True)
+    def seen_so_far(self) -> list[str]:
+        return self.seen
+
+
+class Door(Actor):
+    """Connecting takes a while outside the turn, and then the turn."""
+
+    async def on_before_connect(self, params: object) -> None:
+        await trio.sleep(2)
+
+    async def on_connect(self, conn: Conn) -> None:
+        await trio.lowlevel.checkpoint()
+
+    @action
+    async def hold(self) -> str:
+        await trio.sleep(1)
+        return await self.client().get_or_create(Caller, "a").call(Caller.ping)
+
+
+class Curious(Actor):
+    """Its `on_connect` asks its visitor, who asks back."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    async def on_connect(self, conn: Conn) -> None:
+        if conn.kind == "events":
+            try:
+                await self.client().get_or_create(Visitor, "a").call(Visitor.visit)
+            except ActorError as error:
+                self.seen.append(error.code)
+
+    @action
+    def ask(self) -> list[str]:
+        return self.seen
+
+
+class Usher(Actor):
+    """Its `on_disconnect` takes the turn, and may ask its visitor."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    async def on_disconnect(self, conn: Conn) -> None:
+        if self.key == ("chatty",):
+            self.seen.append(await self.client().get_or_create(Visitor, "a").call(Visitor.ping))
+
+    @action(concurrent=True)
+    def free(self) -> str:
+        return "free"
+
+    @action
+    async def serial(self) -> str:
+        return await self.client().get_or_create(Visitor, "a").call(Visitor.visit_freely, self.key[0])
+
+
+class Visitor(Actor):
+    """Calls the other two."""
+
+    @action
+    def ping(self) -> str:
+        return "pong"
+
+    @action
+    async def visit(self) -> None:
+        try:
+            await self.client().get_or_create(Curious, "a").call(Curious.ask)
+        except ActorError as error:
+            raise UserError(error.message, code=error.code) from None
+
+    @action
+    async def visit_freely(self, key: str) -> str:
+        return await self.client().get_or_create(Usher, key).call(Usher.free)
+
+
 @asynccontextmanager
 async def world() -> AsyncGenerator[Client]:
-    async with trivet.open_local(Registry(Node, Greeter)) as client:
+    async with trivet.open_local(Registry(Node, Greeter, Caller, Callee, Door, Curious, Usher, Visitor)) as client:
         yield client
 
 
@@ -222,3 +392,72 @@ async def test_what_goes_on_for_nobody_may_lead_back(
         last = ["b", *path][-2]
         await settled()
         assert await client.get_or_create(Node, last).call(Node.seen_behind) == [f"{last} a"]
+
+
+@pytest.mark.parametrize("name", ["leaveBehind", "leaveBehindFreely"])
+async def test_background_work_of_a_call_that_is_over_may_lead_back(name: str, autojump_clock: trio.abc.Clock) -> None:
+    """The caller has its answer, and goes on with its own turn."""
+    async with world() as client:
+        await client.get_or_create(Caller, "a").call(Caller.call, name, 3)
+        await settled()
+        assert await client.get_or_create(Callee, "a").call(Callee.seen_so_far) == ["pong"]
+
+
+async def test_a_call_that_was_answered_while_it_unwinds_may_lead_back(autojump_clock: trio.abc.Clock) -> None:
+    async with world() as client:
+        told = await client.get_or_create(Caller, "a").call(Caller.call, "unwindForLong", 10)
+        assert told == "action_timed_out"
+        await settled()
+        assert await client.get_or_create(Callee, "a").call(Callee.seen_so_far) == ["pong"]
+
+
+@pytest.mark.parametrize("name", ["serial", "free"])
+async def test_what_was_sent_before_its_caller_left_may_lead_back(name: str, autojump_clock: trio.abc.Clock) -> None:
+    """Also what is released only after that."""
+    async with world() as client:
+        await client.get_or_create(Caller, "a").call(Caller.leave_calls, name)
+        await settled()
+        assert await client.get_or_create(Callee, "a").call(Callee.seen_so_far) == ["pong"]
+
+
+async def test_a_connection_of_a_call_that_was_given_up_waits_for_nobodys_sake(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    """The door's turn waits for the caller, who waits for its own call no more: that is no circle."""
+    async with world() as client:
+        answers: list[str] = []
+        async with client.get_or_create(Door, "a").connect() as door, trio.open_nursery() as nursery:
+
+            async def hold() -> None:
+                answers.append(await door.call(Door.hold))
+
+            nursery.start_soon(hold)
+            await client.get_or_create(Caller, "a").call(Caller.give_up_connecting)
+        await trio.sleep(10)
+        assert answers == ["pong"]
+        assert await client.get_or_create(Callee, "a").call(Callee.seen_so_far) == ["connected"]
+
+
+async def test_background_work_keeps_nothing_of_the_call_that_began_it() -> None:
+    async with world() as client:
+        assert await client.get_or_create(Caller, "a").call(Caller.call, "stay", 0) == "an output"
+        await settled()
+        gc.collect()
+        assert not [thing for thing in gc.get_objects() if isinstance(thing, StatelessJob)]
+
+
+async def test_on_connect_holds_the_turn(autojump_clock: trio.abc.Clock) -> None:
+    """What it calls, and what that calls, may not wait for it."""
+    async with world() as client, client.get_or_create(Curious, "a").connect() as curious:
+        assert await curious.call(Curious.ask) == ["deadlock"]
+
+
+@pytest.mark.parametrize("key", ["quiet", "chatty"])
+async def test_nobody_waits_for_an_on_disconnect_that_waits_for_them(key: str, autojump_clock: trio.abc.Clock) -> None:
+    """A concurrent call is answered after `on_disconnect` of its connection, unless that would be a circle."""
+    async with world() as client:
+        began = trio.current_time()
+        assert await client.get_or_create(Usher, key).call(Usher.serial) == "free"
+        assert await client.get_or_create(Visitor, "a").call(Visitor.visit_freely, key) == "free"
+        await settled()
+        assert trio.current_time() == began

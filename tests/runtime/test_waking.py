@@ -6,7 +6,7 @@ import trio
 import trio.testing
 
 from tests.runtime.support import REQUEST
-from trivet import Actor, PublicError, Registry, action
+from trivet import Actor, PublicError, Registry, UserError, action
 from trivet.runtime.host import Host, open_host
 from trivet.store import ActorRow, Changes, MemoryStore, Stored, StoreError
 from trivet.testing.store import FaultyStore
@@ -158,6 +158,23 @@ async def test_an_actor_that_cannot_be_read_fails_alone(caplog: pytest.LogCaptur
         store.damaged = True
         await host.destroy(actor_id)
         assert await host.find("default", "counter", ("k",)) is None
+
+
+@pytest.mark.parametrize("code", ["not_found", "service_unavailable"])
+async def test_what_an_actor_says_when_it_cannot_wake_is_not_taken_for_the_hosts_own_word(code: str) -> None:
+    wakes = True
+
+    class Refusing(Actor):
+        def on_wake(self) -> None:
+            if not wakes:
+                raise UserError("There is no such thing", code=code)
+
+    async with open_host(Registry(Refusing), store=MemoryStore(durable=True)) as host:
+        instance, _ = await host.get_or_create("default", "refusing", ("k",))
+        await instance.sleep()
+        wakes = False
+        await host.destroy(instance.actor_id)
+        assert await host.find_id(instance.actor_id) is None
 
 
 async def test_one_that_is_woken_while_it_is_removed_is_destroyed_too(caplog: pytest.LogCaptureFixture) -> None:

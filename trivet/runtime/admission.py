@@ -80,7 +80,7 @@ class Admission:
         membership.admit(instance, conn)
         if "on_connect" in instance.definition.hooks:
             try:
-                await self._hook("on_connect", lambda: instance.actor.on_connect(conn))
+                await self._hook("on_connect", lambda: instance.actor.on_connect(conn), in_turn=True)
             except BaseException:
                 membership.expel(instance, conn)
                 raise
@@ -101,11 +101,13 @@ class Admission:
         """Whether the connection has gone."""
         return self._withdrawn
 
-    async def _hook(self, name: str, fn: Callable[[], Any], *, changes: bool = True) -> Any:
-        instance = self._instance
+    async def _hook(self, name: str, fn: Callable[[], Any], *, changes: bool = True, in_turn: bool = False) -> Any:
+        instance, holds = self._instance, self._chain
+        if in_turn and instance.turn_hold is not None:
+            holds = (*holds, instance.turn_hold)
         began = trio.current_time()
         try:
-            with caused_by(instance, self._conn, self._chain, changes=changes):
+            with caused_by(instance, self._conn, holds, changes=changes):
                 return await with_timeout(min(instance.connect_hook_timeout, self._remaining), name, fn)
         except Exception as exc:
             raise instance.public(exc, name, self._conn) from None

@@ -10,7 +10,7 @@ from trivet.definition import ActionDefinition
 from trivet.errors import PublicError
 from trivet.protocol.messages import ActionRequest
 from trivet.protocol.values import Value
-from trivet.runtime.context import Chain, Claim, Hold, Waiting
+from trivet.runtime.context import Caller, Chain, Claim, Hold, Waiting
 from trivet.runtime.logs import logger
 from trivet.runtime.perform import Awaits, perform, perform_at_once
 from trivet.runtime.turns import after_turn
@@ -39,14 +39,30 @@ class Job(Protocol):
 class Call(ABC):
     """A call that may wait for the turn on behalf of turns that its caller holds."""
 
-    __slots__ = ("_chain", "_instance", "_waiting", "action", "begun", "cancelled", "deadline", "given_up", "scope")
+    __slots__ = (
+        "_caller",
+        "_chain",
+        "_instance",
+        "_waiting",
+        "action",
+        "begun",
+        "cancelled",
+        "deadline",
+        "given_up",
+        "scope",
+    )
 
     counts: ClassVar[bool] = True
     """Whether it counts against the bound of the inbox while it waits there."""
 
     def __init__(self, instance: "Instance", action: ActionDefinition, chain: Chain) -> None:
         self._instance = instance
-        self._chain: Chain = tuple(Claim(hold, self) for hold in chain) if chain else chain
+        self._caller: Caller | None = None
+        """Where turns wait for this call."""
+        if chain:
+            self._caller = caller = Caller()
+            chain = tuple(Claim(hold, caller) for hold in chain)
+        self._chain = chain
         self._waiting: Waiting | None = None
         self.action = action
         self.deadline: float | None = None
@@ -63,12 +79,14 @@ class Call(ABC):
     def cancel(self) -> None:
         """Not started, it never runs; an async body that runs is cancelled; a sync one is over already."""
         self.cancelled = self.given_up = True
+        self._no_longer_waiting()
         if self.scope is not None:
             self.scope.cancel()
 
     def give_up(self) -> None:
         """The caller waits no longer: what becomes of the call is its `abandoned` policy."""
         self.given_up = True
+        self._no_longer_waiting()
         if self.action.abandoned == "cancel":
             self.cancel()
 
@@ -92,6 +110,8 @@ class Call(ABC):
             self._waiting = waiting
 
     def _no_longer_waiting(self) -> None:
+        if self._caller is not None:
+            self._caller.waits = False
         if self._waiting is not None:
             waiting, self._waiting = self._waiting, None
             waiting.__exit__()
@@ -151,8 +171,11 @@ class ActionJob(Call):
 
     async def run_concurrently(self) -> None:
         """Outside the turn."""
-        if self._session.started(self):
-            await self._perform(self._chain, in_turn=False)
+        try:
+            if self._session.started(self):
+                await self._perform(self._chain, in_turn=False)
+        finally:
+            self._no_longer_waiting()
 
     async def _perform(self, chain: Chain, *, in_turn: bool, body: Any = None) -> None:
         session, request = self._session, self._request

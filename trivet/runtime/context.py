@@ -8,7 +8,6 @@ import attrs
 from trivet.errors import PublicError
 
 if TYPE_CHECKING:
-    from trivet.runtime.calls import Call
     from trivet.runtime.connection import Conn
     from trivet.runtime.instance import Instance
 
@@ -40,19 +39,28 @@ class Hold:
         return self
 
 
+class Caller:
+    """Whoever made a call. What the call leaves behind knows this, and keeps nothing of the call itself."""
+
+    __slots__ = ("waits",)
+
+    def __init__(self) -> None:
+        self.waits = True
+
+
 class Claim:
-    """A turn that waits for a call, as long as whoever made the call does."""
+    """A turn that waits for a call, as long as the caller does."""
 
-    __slots__ = ("_call", "_of", "turn")
+    __slots__ = ("_caller", "_of", "turn")
 
-    def __init__(self, of: "Hold | Claim", call: "Call") -> None:
+    def __init__(self, of: "Hold | Claim", caller: Caller) -> None:
         self._of = of
-        self._call = call
+        self._caller = caller
         self.turn: Hold = of.turn
 
     @property
     def active(self) -> bool:
-        return self._of.active and not self._call.given_up
+        return self._of.active and self._caller.waits
 
 
 Chain: TypeAlias = tuple[Hold | Claim, ...]
@@ -112,7 +120,10 @@ def cause_in(instance: "Instance") -> Cause | None:
 
 def current_chain() -> Chain:
     """The turns held on behalf of the running code. A background task that an action left behind holds none."""
-    holds = chain.get()
+    return _still(chain.get())
+
+
+def _still(holds: Chain) -> Chain:
     return tuple(hold for hold in holds if hold.active) if holds else holds
 
 
@@ -121,6 +132,7 @@ def check_deadlock(holds: Chain, target: "Instance") -> None:
 
     The turn of an actor waits for the actors that its holder calls; following that from `target` must not lead back.
     """
+    holds = _still(holds)
     if not holds:
         return
     path: list[Instance] = []

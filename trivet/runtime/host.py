@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import attrs
 import trio
@@ -27,6 +27,9 @@ from trivet.runtime.once import Once
 from trivet.runtime.session import Session
 from trivet.runtime.timers import Timers
 from trivet.store import ActorRow, MemoryStore, Store, Stored, StoreError, check_store
+
+_NO_FAILURES: Final = (("actor", "not_found"), ("guard", "service_unavailable"))
+"""Errors of a wake that say nothing about the actor."""
 
 _Address: TypeAlias = tuple[str, str, tuple[str, ...]]
 
@@ -181,7 +184,7 @@ class Host:
         try:
             instance = await self.by_id(actor_id)
         except PublicError as error:
-            if self.stopping or error.code in ("not_found", "service_unavailable"):
+            if self.stopping or (error.group, error.code) in _NO_FAILURES:
                 raise
             logger.warning("actor %s cannot wake (%s), and is destroyed as it is", actor_id, error)
             await self.store.destroy(actor_id)

@@ -118,6 +118,8 @@ def _job(session: "Session", incoming: Incoming, message: ActionRequest, action:
     job.deadline = incoming.deadline
     if session.extended or action.abandoned == "cancel":
         session.calls[message.id] = job
+    if session.ended:
+        job.give_up()
     return job
 
 

@@ -13,7 +13,7 @@ from trivet.runtime import answers, beside, membership
 from trivet.runtime.admission import Admission
 from trivet.runtime.calls import Call
 from trivet.runtime.connection import Conn
-from trivet.runtime.context import Chain, current_chain
+from trivet.runtime.context import Chain, Waiting, current_chain
 from trivet.runtime.lifecycle import Phase
 from trivet.runtime.perform import perform
 
@@ -41,7 +41,7 @@ async def call(instance: "Instance", name: str, args: Sequence[Value], params: V
                     beside.start_concurrent(instance, job)
                 else:
                     instance.post_call(job)
-                return await job.result()
+                return await job.result(holds)
             except answers.NextLife:
                 pass  # it went to sleep meanwhile: the next life answers
 
@@ -67,21 +67,28 @@ class StatelessJob(Call):
         self._output: Value = None
         self._error: PublicError | None = None
 
-    async def result(self) -> Value:
-        """Wait for the output. Raises PublicError.
+    async def result(self, holds: Chain) -> Value:
+        """Wait for the output, on behalf of the turns that the caller holds. Raises PublicError.
 
         When cancelled, a call that has not started never runs, and one that runs goes by its `abandoned` policy.
         """
         try:
             await self._done.wait()
             if self._left is not None:
-                await self._left.done.wait()
+                await self._wait_for_goodbye(self._left, holds)
         except trio.Cancelled:
             self.give_up()
             raise
         if self._error is not None:
             raise self._error
         return self._output
+
+    async def _wait_for_goodbye(self, left: membership.DisconnectJob, holds: Chain) -> None:
+        try:
+            with Waiting(holds, self._instance):
+                await left.done.wait()
+        except PublicError:
+            pass  # a deadlock: its turn waits for the caller, who must not wait for it then
 
     async def run(self) -> None:
         """In the actor's turn."""
@@ -110,6 +117,8 @@ class StatelessJob(Call):
                 self._leave()
         except PublicError as error:
             self._error = error
+        finally:
+            self._no_longer_waiting()
         self._finish()
 
     def _leave(self) -> None:
