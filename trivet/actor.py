@@ -423,7 +423,10 @@ class Actor(Generic[S, CS, CP]):
         raise NotImplementedError  # never called: without an override such requests are answered 404
 
     def on_websocket(self, websocket: WebSocket) -> Awaitable[None] | None:
-        """Serves a raw WebSocket until it returns, outside the turn."""
+        """Serves a raw WebSocket until it returns, outside the turn.
+
+        `Limits.close_timeout` after the socket has ended it is cancelled: what takes longer is for `wait_until`.
+        """
 
 
 HOOKS: Final = (

@@ -21,8 +21,9 @@ class Limits:
     http_body: int = 20 * MIB
     """A raw request or its response: 413 / `message.outgoing_too_long`."""
     http_bodies: int = 256 * MIB
-    """All request bodies of one server together, those within `incoming_message` not counted: 503
-    `guard.service_unavailable`."""
+    """All request bodies of one server together, and what has come of raw messages that no handler has received yet;
+    what is within `incoming_message` on one connection is not counted. 503 / 1013 `guard.service_unavailable`. For one
+    address, those excepted for which `peer_connections` does not hold, a quarter: 429 / 1013 `guard.rate_limit`."""
     raw_message: int = 32 * MIB
     """One raw WebSocket message: close 1009."""
     http_header: int = 16 * KIB
@@ -62,7 +63,7 @@ class Limits:
     ping_timeout: float = 40.0
     """A connection from which nothing has come for so long is dead."""
     close_timeout: float = 5.0
-    """How long a close handshake may take."""
+    """How long a close handshake may take, and how long `on_websocket` may go on after the end of its socket."""
     handshake_timeout: float = 10.0
     """A TLS handshake."""
     inbox: int = 1024

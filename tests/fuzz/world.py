@@ -331,7 +331,7 @@ async def _besiege(attacks: Sequence[Attack], together: bool) -> list[Transcript
         await trio.testing.wait_all_tasks_blocked()
         after = _remains(host, gateway)
         assert after == before, f"before {before}, after {after}"
-        gateway.bodies.take(LIMITS.http_bodies)  # they are all free again
+        gateway._budget.take(LIMITS.http_bodies, None)  # they are all free again
         everything.cancel_scope.cancel()
     return transcripts
 

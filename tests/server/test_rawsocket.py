@@ -1,5 +1,7 @@
 """Low-level WebSockets: messages pass as they are, and a handler sees every end of the socket."""
 
+import gc
+import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -10,9 +12,10 @@ import trio.testing
 from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
 
 from tests.server.support import WebSocketPeer, World, open_world, read_to_end, to
-from trivet.limits import Limits
+from trivet.limits import KIB, MIB, Limits
 from trivet.raw import Request, WebSocketClosed
 from trivet.runtime.timers import Timers
+from trivet.server.budget import Budget, Share
 from trivet.server.rawsocket import ServerWebSocket
 from trivet.server.wire import Wire
 
@@ -53,6 +56,7 @@ async def open_pair(
             timers=timers,
             nursery=nursery,
             trailing_data=b"",
+            share=Share(Budget(32 * MIB), 0),
         )
         nursery.start_soon(socket.read)
         yield Pair(socket, OpenPeer(ours))
@@ -116,6 +120,21 @@ async def test_a_close_by_the_client_is_answered() -> None:
         assert await peer.next_event() == CloseConnection(4001, "bye")
         assert await read_to_end(peer.stream) == b""
         await trio.testing.wait_all_tasks_blocked()
+        assert world.host.statistics().connections == 0
+
+
+async def test_a_handler_that_does_not_receive_is_cancelled_after_the_end(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """It would never learn that its client has gone, and be there for ever."""
+    async with open_world() as world:
+        peer = await raw(world, "/websocket/idle")
+        await peer.send(CloseConnection(1000))
+        assert await peer.next_event() == CloseConnection(1000, "")
+        assert await read_to_end(peer.stream) == b""
+        await trio.sleep(4.9)
+        assert world.host.statistics().connections == 1
+        await trio.sleep(0.2)
         assert world.host.statistics().connections == 0
 
 
@@ -225,6 +244,56 @@ async def test_large_messages_slow_a_client_down_sooner() -> None:
         await trio.testing.wait_all_tasks_blocked()
         for _ in range(3):
             assert await pair.socket.receive() == b"x" * 1_100_000
+
+
+async def test_a_client_that_dies_while_it_is_slowed_down_is_found_out(autojump_clock: trio.testing.MockClock) -> None:
+    """Nothing is read from it, so what tells is that nothing can be sent."""
+    async with open_pair() as pair:
+        for _ in range(64):
+            await pair.peer.send(BytesMessage(data=b"x"))
+        await trio.testing.wait_all_tasks_blocked()
+        await pair.peer.stream.aclose()
+        await trio.sleep(30)
+        assert pair.socket.close_code == 1006
+
+
+async def test_nothing_is_kept_of_a_socket_that_has_ended() -> None:
+    """Not even until it is collected: what it has received may be much."""
+    async with trio.open_nursery() as nursery:
+        ours, theirs = trio.testing.memory_stream_pair()
+        timers = Timers()
+        nursery.start_soon(timers.run)
+        async with trio.open_nursery() as sockets:
+            socket = ServerWebSocket(
+                Wire(theirs),
+                Request("GET", "http://here/websocket/"),
+                limits=Limits(),
+                timers=timers,
+                nursery=sockets,
+                trailing_data=b"",
+                share=Share(Budget(32 * MIB), 0),
+            )
+            sockets.start_soon(socket.read)
+            await ours.aclose()
+        gone = weakref.ref(socket)
+        gc.disable()
+        try:
+            del socket, theirs
+            await trio.testing.wait_all_tasks_blocked()
+            assert gone() is None
+        finally:
+            gc.enable()
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_comes_after_our_close_frame_is_thrown_away() -> None:
+    async with open_pair() as pair, trio.open_nursery() as nursery:
+        nursery.start_soon(pair.socket.aclose, 4000, "done")
+        assert await pair.peer.next_event() == CloseConnection(4000, "done")
+        await pair.peer.stream.send_all(b"\x82\xff" + MIB.to_bytes(8) + bytes(4) + b"x" * (MIB - 1))
+        await trio.testing.wait_all_tasks_blocked()
+        assert pair.socket._incoming.held < KIB
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_socket_can_be_closed_while_a_client_is_slowed_down() -> None:

@@ -49,6 +49,11 @@ class Caller:
         """Whether others' requests come over the same connection."""
         return self._proxies is not None
 
+    @property
+    def owner(self) -> str | None:
+        """Whom what is held for it is charged to; None where that is not limited."""
+        return None if self.visit is None else self.visit.key
+
     def begin(self, head: Head, *, websocket: bool) -> None:
         """A request has come. Raises HttpError 429 for one that is not even worth a WebSocket to say no over."""
         if self._proxies is None:

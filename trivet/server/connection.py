@@ -59,7 +59,8 @@ async def _handshake(gateway: Gateway, wire: Wire) -> bool:
 
 async def _serve_http(gateway: Gateway, wire: Wire, caller: Caller) -> Upgrade | None:
     """Answer requests until the connection ends, or becomes a WebSocket."""
-    http = HttpConnection(wire, gateway.limits, gateway.bodies)
+    share = gateway.share(caller)
+    http = HttpConnection(wire, gateway.limits, share)
     while True:
         try:
             head = await http.receive_head()
@@ -68,6 +69,7 @@ async def _serve_http(gateway: Gateway, wire: Wire, caller: Caller) -> Upgrade |
             refusal = gateway.refusal(head, wire.host)
             upgrades = wants_websocket(head)
             caller.begin(head, websocket=upgrades)
+            share.charge_to(caller.owner)
             if upgrades:
                 return await _switch(http, head, refusal, caller)
         except HttpError as error:

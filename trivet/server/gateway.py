@@ -11,8 +11,10 @@ from trivet.protocol.gateway import Route
 from trivet.raw import Response
 from trivet.runtime.host import Host
 from trivet.server.access import ServerToken
+from trivet.server.budget import Budget, Share
+from trivet.server.caller import Caller
 from trivet.server.during import During
-from trivet.server.http import BodyBudget, Head, HttpError
+from trivet.server.http import Head, HttpError
 from trivet.server.origins import Origins
 from trivet.server.peers import Peers
 from trivet.server.proxies import TrustedProxies
@@ -35,6 +37,7 @@ class Gateway:
     """The way from sockets to one host's actors."""
 
     __slots__ = (
+        "_budget",
         "_connections",
         "_idle",
         "_loopback",
@@ -42,7 +45,6 @@ class Gateway:
         "_token",
         "_websockets",
         "_working",
-        "bodies",
         "decoding",
         "host",
         "limits",
@@ -71,7 +73,7 @@ class Gateway:
         self.proxies: Final = proxies or TrustedProxies()
         self._loopback: Final = frozenset(loopback)
         self._token: Final = token
-        self.bodies: Final = BodyBudget(host.limits.http_bodies)
+        self._budget: Final = Budget(host.limits.http_bodies)
         self.decoding: Final = trio.CapacityLimiter(1)
         """Of threads that decode: Python runs one at a time anyhow, and each has much memory in use."""
         self._connections = 0
@@ -116,6 +118,12 @@ class Gateway:
             if path in self.pages or path in _OPEN_PATHS:
                 return
         self._token.check(head, route, offered)
+
+    def share(self, caller: Caller) -> Share:
+        """What a connection may have the server hold."""
+        share = Share(self._budget, self.limits.incoming_message)
+        share.charge_to(caller.owner)
+        return share
 
     def request(self) -> During[None]:
         """Count one request until it is answered."""

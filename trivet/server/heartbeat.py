@@ -9,6 +9,10 @@ from trivet.limits import Limits
 from trivet.runtime.timers import Timers
 
 
+def _nothing() -> None:
+    pass
+
+
 @final
 class Heartbeat:
     """Pings a peer that was silent for `ping_interval`, and gives it up when it was for `ping_timeout`.
@@ -35,6 +39,8 @@ class Heartbeat:
     def stop(self) -> None:
         """No more pings, no verdict. Idempotent."""
         self._handle.cancel()
+        # Whoever is asked to ping has this too: a circle, which would keep what was received until it is collected.
+        self._ping = self._dead = _nothing
 
     def _check(self) -> None:
         now = trio.current_time()

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from email.utils import formatdate
 from functools import cache, lru_cache
 from http import HTTPStatus
-from typing import Final, final
+from typing import TYPE_CHECKING, Final, final
 
 import attrs
 import h11
@@ -18,6 +18,9 @@ from trivet.errors import PublicError, http_status
 from trivet.limits import Limits
 from trivet.raw import Response
 from trivet.server.wire import Wire
+
+if TYPE_CHECKING:
+    from trivet.server.budget import Share
 
 # Bodies may come in chunks of one byte; other tasks run after so many events.
 _EVENTS_BETWEEN_CHECKPOINTS: Final = 128
@@ -82,27 +85,6 @@ class Head:
 
 
 @final
-class BodyBudget:
-    """What is left for the bodies of all requests together, in bytes."""
-
-    __slots__ = ("_left",)
-
-    def __init__(self, size: int) -> None:
-        self._left = size
-
-    def take(self, size: int) -> None:
-        """Raises HttpError, and takes nothing, where so much is not left."""
-        if size > self._left:
-            message = "The server has too many request bodies to hold"
-            raise HttpError(503, "guard", "service_unavailable", message, close=True)
-        self._left -= size
-
-    def give_back(self, size: int) -> None:
-        """What was taken is free again."""
-        self._left += size
-
-
-@final
 class HttpConnection:
     """The server's side of one HTTP/1.1 connection.
 
@@ -110,12 +92,11 @@ class HttpConnection:
     waits until its turn. All methods raise trio.BrokenResourceError when the peer is gone.
     """
 
-    __slots__ = ("_bodies", "_body_read", "_declared_size", "_h11", "_limits", "_method", "_served", "_taken", "_wire")
+    __slots__ = ("_body_read", "_declared_size", "_h11", "_limits", "_method", "_served", "_share", "_wire")
 
-    def __init__(self, wire: Wire, limits: Limits, bodies: BodyBudget) -> None:
+    def __init__(self, wire: Wire, limits: Limits, share: "Share") -> None:
         self._wire = wire
-        self._bodies = bodies
-        self._taken = 0
+        self._share = share
         self._limits = limits
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.http_header)
         self._method = "GET"
@@ -189,7 +170,7 @@ class HttpConnection:
                     if size > maximum:
                         raise _body_too_large()
                     if size <= limit:
-                        self._take(size)
+                        self._share.hold(size)
                         body += event.data
                     else:
                         body.clear()
@@ -209,17 +190,9 @@ class HttpConnection:
             return bytes(body) if size <= limit else None
         raise HttpError(408, "api", "request_timeout", "The request body took too long", close=True)
 
-    def _take(self, size: int) -> None:
-        """Have room for so much of a body. Little ones need none, so that great ones cannot shut them out."""
-        more = size - self._limits.incoming_message - self._taken
-        if more > 0:
-            self._bodies.take(more)
-            self._taken += more
-
     def release_body(self) -> None:
         """The body is not needed any more."""
-        self._bodies.give_back(self._taken)
-        self._taken = 0
+        self._share.hold(0)
 
     async def discard_body(self) -> None:
         """Read the body to its end, so that the connection can be used again. Raises HttpError as `read_body`.

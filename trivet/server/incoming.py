@@ -80,6 +80,16 @@ class IncomingMessages:
         """Whether no further byte has a meaning: after a violation or a close frame."""
         return self._deaf
 
+    @property
+    def held(self) -> int:
+        """Bytes of what is not a whole message yet."""
+        return len(self._data) + len(self._gathered)
+
+    def ignore(self) -> None:
+        """Throw every further message away, and what is here of the present one."""
+        self._ignoring = True
+        self._gathered = bytearray()
+
     def feed(self, data: bytes) -> None:
         """Take what was received; `events` says what it was."""
         if self._deaf:
@@ -177,8 +187,7 @@ class IncomingMessages:
         # wsproto has decoded it, and has checked that it is UTF-8.
         encoded = data.encode() if isinstance(data, str) and not data.isascii() else data
         if len(self._gathered) + len(encoded) > self._limit:
-            self._ignoring = True
-            self._gathered = bytearray()
+            self.ignore()
             return MessageTooLong()
         if frame.message_finished and not self._gathered:
             return data

@@ -90,11 +90,12 @@ class _Peer:
 class Visit:
     """One connection of an address that is limited, until `leave`."""
 
-    __slots__ = ("_excess", "_key", "_peers", "_who", "ignored")
+    __slots__ = ("_excess", "_peers", "_who", "ignored", "key")
 
     def __init__(self, peers: "Peers", key: str, who: _Peer, excess: str, *, ignored: bool) -> None:
         self._peers = peers
-        self._key = key
+        self.key: Final = key
+        """What counts as one address."""
         self._who = who
         self._excess = excess
         self.ignored: Final = ignored
@@ -107,7 +108,7 @@ class Visit:
 
     def leave(self) -> None:
         """The connection is over."""
-        self._peers._leave(self._key, self._who, admitted=self.admitted)
+        self._peers._leave(self.key, self._who, admitted=self.admitted)
 
     def check(self) -> None:
         """Count one request. Raises HttpError 429 `guard.rate_limit`, after which the connection ends."""

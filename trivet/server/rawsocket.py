@@ -8,8 +8,10 @@ import trio
 from trivet.limits import KIB, MIB, Limits
 from trivet.raw import Request, WebSocket, WebSocketClosed
 from trivet.runtime.timers import Timers
+from trivet.server.budget import Share
 from trivet.server.frames import PING_FRAME, close_frame, message_frame, pong_frame
 from trivet.server.heartbeat import Heartbeat
+from trivet.server.http import HttpError
 from trivet.server.incoming import (
     INVALID_UTF8,
     CloseReceived,
@@ -48,12 +50,14 @@ class ServerWebSocket(WebSocket):
         timers: Timers,
         nursery: trio.Nursery,
         trailing_data: bytes,
+        share: Share,
         visit: Visit | None = None,
     ) -> None:
         self.request = request
         self._wire = wire
         self._limits = limits
         self._nursery = nursery
+        self._share = share
         self._visit = visit
         self._incoming = IncomingMessages(limits.raw_message, trailing_data)
         self._queue: deque[str | bytes] = deque()
@@ -64,9 +68,9 @@ class ServerWebSocket(WebSocket):
         self._control = bytearray()
         self._flushing = False
         self._closing = False
+        self._listening = True
         self._ended = trio.Event()
-        self._timers = timers
-        self._heartbeat = self._start_heartbeat()
+        self._heartbeat = Heartbeat(timers, limits, ping=self._ping, dead=self._end)
 
     # -- out ----------------------------------------------------------------------------------------------------------
 
@@ -123,6 +127,7 @@ class ServerWebSocket(WebSocket):
             await self._receivers.park()
         message = self._queue.popleft()
         self._queued_bytes -= len(message)
+        self._count_held()
         self._room.unpark_all()
         return message
 
@@ -145,6 +150,7 @@ class ServerWebSocket(WebSocket):
                     await trio.lowlevel.checkpoint()
             if self._incoming.closed:
                 return await self._answer_close()
+            self._count_held()
             await self._wait_for_room()
             data = await self._wire.receive()
             if not data:
@@ -153,12 +159,25 @@ class ServerWebSocket(WebSocket):
             self._incoming.feed(data)
         return None
 
+    def _count_held(self) -> None:
+        try:
+            self._share.hold(self._incoming.held + self._queued_bytes)
+        except HttpError as error:
+            self._incoming.ignore()
+            self._nursery.start_soon(self.aclose, TRY_AGAIN_LATER, f"{error.group}.{error.code}")
+
     async def _wait_for_room(self) -> None:
         while not self._closing and (len(self._queue) >= _QUEUED_MESSAGES or self._queued_bytes >= _QUEUED_BYTES):
-            # While nothing is read, silence says nothing about the peer.
-            self._heartbeat.stop()
+            self._listening = False
             await self._room.park()
-            self._heartbeat = self._start_heartbeat()
+            self._listening = True
+            self._heartbeat.heard()
+
+    def _ping(self) -> None:
+        if not self._listening:
+            # While nothing is read, silence says nothing about the peer; but that it cannot be sent a ping does.
+            self._heartbeat.heard()
+        self._send_control(PING_FRAME)
 
     def _handle(self, event: Incoming) -> None:
         if self._visit is not None and not isinstance(event, CloseReceived) and not self._visit.take():
@@ -199,6 +218,7 @@ class ServerWebSocket(WebSocket):
         try:
             if not self._closing:
                 self._closing = True
+                self._incoming.ignore()
                 self._wake()
                 with trio.move_on_after(self._limits.close_timeout):
                     async with self._sending:
@@ -237,6 +257,3 @@ class ServerWebSocket(WebSocket):
 
     def _closed(self) -> WebSocketClosed:
         return WebSocketClosed(_ABNORMAL if self.close_code is None else self.close_code, self.close_reason)
-
-    def _start_heartbeat(self) -> Heartbeat:
-        return Heartbeat(self._timers, self._limits, ping=lambda: self._send_control(PING_FRAME), dead=self._end)

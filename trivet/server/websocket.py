@@ -188,25 +188,34 @@ async def _serve_events(transport: EventsTransport, session: Session, peer: str 
 
 async def _serve_raw(gateway: Gateway, wire: Wire, accepted: _Accepted, upgrade: Upgrade) -> None:
     logger.debug("%s: raw connection from %s", accepted.instance.describe(), accepted.request.peer)
-    async with trio.open_nursery() as nursery:
-        websocket = ServerWebSocket(
-            wire,
-            accepted.request,
-            limits=gateway.limits,
-            timers=gateway.host.timers,
-            nursery=nursery,
-            trailing_data=upgrade.trailing_data,
-            visit=upgrade.caller.visit,
-        )
-        nursery.start_soon(websocket.read)
-        code, reason = _NORMAL, ""
-        try:
-            await accepted.instance.serve_websocket(websocket, params=accepted.params)
-        except PublicError as error:
-            code, reason = _INTERNAL, format_reason(error.group, error.code)
-        await websocket.aclose(code, reason)
-        nursery.cancel_scope.cancel()
+    with gateway.share(upgrade.caller) as share:
+        async with trio.open_nursery() as nursery:
+            websocket = ServerWebSocket(
+                wire,
+                accepted.request,
+                limits=gateway.limits,
+                timers=gateway.host.timers,
+                nursery=nursery,
+                trailing_data=upgrade.trailing_data,
+                share=share,
+                visit=upgrade.caller.visit,
+            )
+            code, reason = _NORMAL, ""
+            with trio.CancelScope() as serving:
+                nursery.start_soon(_read_raw, websocket, serving, gateway.limits.close_timeout)
+                try:
+                    await accepted.instance.serve_websocket(websocket, params=accepted.params)
+                except PublicError as error:
+                    code, reason = _INTERNAL, format_reason(error.group, error.code)
+            await websocket.aclose(code, reason)
+            nursery.cancel_scope.cancel()
     logger.debug("%s: raw connection from %s is gone", accepted.instance.describe(), accepted.request.peer)
+
+
+async def _read_raw(websocket: ServerWebSocket, serving: trio.CancelScope, grace: float) -> None:
+    """Read until the end. Then whoever serves it has nobody to serve, and so many seconds to end too."""
+    await websocket.read()
+    serving.deadline = trio.current_time() + grace
 
 
 async def _refuse(gateway: Gateway, wire: Wire, upgrade: Upgrade, code: int, reason: str) -> None:
