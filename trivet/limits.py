@@ -81,7 +81,8 @@ class Limits:
     actors: int = 1_000_000
     """Actors of one server: 503 `guard.service_unavailable` for one more."""
     connections: int = 10_000
-    """Connections of one server: 503 `guard.service_unavailable`."""
+    """Connections of one server: 503 `guard.service_unavailable`. Beside them as many sessions may wait for their
+    clients, see `resume_window`; one more ends at once. So with `peer_connections`."""
     peer_connections: float = 2_000
     """Connections of one address: 429 / 1013 `guard.rate_limit`, as the next two. None of the three holds for loopback
     addresses and Unix sockets; math.inf is no limit. An IPv6 address stands for its /64. Through a trusted proxy each

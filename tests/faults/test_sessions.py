@@ -210,7 +210,7 @@ async def test_a_session_whose_window_was_exceeded_is_told_of_its_gap() -> None:
                     await room.sync()
                     session = next(iter(server.host.sessions.values()))
                     room.on_open(again.set)
-                    session._expire()  # as the timer does at the end of the window
+                    session.give_up()  # as the timer does at the end of the window
                     cable.cut(random.Random(0))
                     await again.wait()
                     assert room.conn_id != before

@@ -277,7 +277,7 @@ async def test_a_claim_to_messages_that_were_not_sent_is_refused(received: int) 
         assert client.session.conn.attached
         await client.lose()
         assert not client.session.resume(FakeTransport(), FORMAT, received)
-        assert client.session._expiry is not None
+        assert client.session.away
 
 
 async def test_messages_are_acknowledged_after_some_and_after_a_while(autojump_clock: trio.abc.Clock) -> None:

@@ -15,6 +15,7 @@ from trivet.protocol.messages import Event as EventMessage
 from trivet.protocol.values import Value
 from trivet.raw import Request
 from trivet.runtime import answers, membership
+from trivet.runtime.absence import Absence
 from trivet.runtime.admission import Admission
 from trivet.runtime.calls import ActionJob
 from trivet.runtime.connection import Conn, ConnStatistics
@@ -24,7 +25,6 @@ from trivet.runtime.outbox import Outbox, log_too_slow
 from trivet.runtime.received import Received
 from trivet.runtime.replies import Replies
 from trivet.runtime.scope import TaskScope
-from trivet.runtime.timers import TimerHandle
 from trivet.runtime.transport import Format, Transport
 
 if TYPE_CHECKING:
@@ -51,13 +51,13 @@ class Session:
     __slots__ = (
         "_admission",
         "_chain",
-        "_expiry",
         "_first_transport",
         "_kicked",
         "_params",
         "_scope",
         "_timeouts",
         "_visiting",
+        "absence",
         "admitted",
         "calls",
         "conn",
@@ -122,8 +122,7 @@ class Session:
         self._kicked = False
         self._timeouts: dict[int, float] = {}
         """When calls that are about to come end, by their number."""
-        self._expiry: TimerHandle | None = None
-        """The end of its patience with a client that is away."""
+        self.absence = Absence(host.timers, host.limits.resume_window) if extended else None
         # What ordering.py goes by.
         self.admitted = False
         self.ended = False
@@ -167,10 +166,16 @@ class Session:
         """The outbox has no transport any more."""
         if self.received is not None:
             self.received.stop()
-        if self._expiry is None and not self.ended:
-            self._expiry = self.instance.host.timers.call_later(self.instance.host.limits.resume_window, self._expire)
+        if self.absence is not None and not self.ended:
+            self.absence.begin(self.give_up)
 
-    def _expire(self) -> None:
+    @property
+    def away(self) -> bool:
+        """Whether it waits for its client to come back."""
+        return self.outbox.detached and not self.ended
+
+    def give_up(self) -> None:
+        """Wait for the client no longer."""
         self._end()
         self.outbox.break_()
         self._scope.cancel()
@@ -182,12 +187,11 @@ class Session:
             return False
         if not self.outbox.attach(transport, received):
             return False
-        if self._expiry is not None:
-            self._expiry.cancel()
-            self._expiry = None
         if old is not None:
             old.abort()
+        assert self.absence is not None
         assert self.received is not None
+        self.absence.end()
         resumed = extension.Resumed(self.received.told_now())
         self.outbox.put_first(self.format.extension_frame(extension.encode(resumed)))
         return True
@@ -249,8 +253,8 @@ class Session:
             self._admission.withdraw()
         if self.received is not None:
             self.received.stop()
-        if self._expiry is not None:
-            self._expiry.cancel()
+        if self.absence is not None:
+            self.absence.end()
         self._abandon_calls()
         advance(self)
         if self.extended and self.farewell is None:
@@ -265,7 +269,7 @@ class Session:
         """End the connection, or answer its peer's close frame: what is queued, then ours. One away is told later."""
         if self.ended and self.farewell is not None:
             return  # its client will be told how it ended, and that was otherwise
-        if self.outbox.detached and not self.ended:
+        if self.away:
             self.farewell = (SERVICE_RESTART, "actor.restarting") if self._kicked else (code, reason)
             window = self.instance.host.limits.resume_window
             self.instance.host.timers.call_later(window, self._forget_farewell)

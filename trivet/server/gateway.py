@@ -10,6 +10,7 @@ from trivet.errors import PublicError
 from trivet.protocol.gateway import Route
 from trivet.raw import Response
 from trivet.runtime.host import Host
+from trivet.runtime.session import Session
 from trivet.server.access import ServerToken
 from trivet.server.budget import Budget, Share
 from trivet.server.caller import Caller
@@ -37,6 +38,7 @@ class Gateway:
     """The way from sockets to one host's actors."""
 
     __slots__ = (
+        "_away",
         "_budget",
         "_connections",
         "_idle",
@@ -77,6 +79,7 @@ class Gateway:
         self.decoding: Final = trio.CapacityLimiter(1)
         """Of threads that decode: Python runs one at a time anyhow, and each has much memory in use."""
         self._connections = 0
+        self._away = 0
         self._websockets = 0
         self._requests = 0
         self._working = 0
@@ -130,6 +133,24 @@ class Gateway:
         self._requests += 1
         self._working += 1
         return During(None, self._end_work)
+
+    def keep_place(self, session: Session, caller: Caller) -> None:
+        """A connection is over. If its session waits for its client, it has its place; where too many do, it ends."""
+        absence, visit = session.absence, caller.visit
+        if absence is None or not session.away:
+            return
+        if self._away >= self.limits.connections or not (visit is None or visit.stay()):
+            session.give_up()
+            return
+        caller.visit = None  # it is the session's now
+        self._away += 1
+
+        def over() -> None:
+            self._away -= 1
+            if visit is not None:
+                visit.leave()
+
+        absence.on_end(over)
 
     def websocket(self) -> During[None]:
         """Count one WebSocket that an actor serves."""

@@ -72,11 +72,12 @@ def _bucket(rate: float, now: float) -> _Bucket | None:
 class _Peer:
     """What is known of one address."""
 
-    __slots__ = ("admitted", "arrivals", "connections", "messages", "told")
+    __slots__ = ("admitted", "arrivals", "away", "connections", "messages", "told")
 
     def __init__(self, limits: Limits, now: float) -> None:
         self.connections = 0
         self.admitted = 0  # of them; those that are being refused keep nobody out
+        self.away = 0  # of them: sessions that wait for a client, which must be let in when it comes back
         self.arrivals = _bucket(limits.peer_connection_rate, now)
         self.messages = _bucket(limits.peer_message_rate, now)
         self.told = _Bucket(_TOLD_RATE, now)
@@ -90,7 +91,7 @@ class _Peer:
 class Visit:
     """One connection of an address that is limited, until `leave`."""
 
-    __slots__ = ("_excess", "_peers", "_who", "ignored", "key")
+    __slots__ = ("_away", "_excess", "_peers", "_who", "ignored", "key")
 
     def __init__(self, peers: "Peers", key: str, who: _Peer, excess: str, *, ignored: bool) -> None:
         self._peers = peers
@@ -98,6 +99,7 @@ class Visit:
         """What counts as one address."""
         self._who = who
         self._excess = excess
+        self._away = False
         self.ignored: Final = ignored
         """Whether it is to be closed without a word."""
 
@@ -108,7 +110,12 @@ class Visit:
 
     def leave(self) -> None:
         """The connection is over."""
-        self._peers._leave(self.key, self._who, admitted=self.admitted)
+        self._peers._leave(self.key, self._who, admitted=self.admitted, away=self._away)
+
+    def stay(self) -> bool:
+        """The connection is over, and its session waits for its client until `leave`. False where too many do."""
+        self._away = self._peers._stay(self._who, admitted=self.admitted)
+        return self._away
 
     def check(self) -> None:
         """Count one request. Raises HttpError 429 `guard.rate_limit`, after which the connection ends."""
@@ -159,8 +166,19 @@ class Peers:
         who.admitted += visit.admitted
         return visit
 
-    def _leave(self, key: str, who: _Peer, *, admitted: bool) -> None:
+    def _stay(self, who: _Peer, *, admitted: bool) -> bool:
+        if who.away >= self._limits.peer_connections:
+            self.warn("peer_connections")
+            return False
         who.admitted -= admitted
+        who.away += 1
+        return True
+
+    def _leave(self, key: str, who: _Peer, *, admitted: bool, away: bool) -> None:
+        if away:
+            who.away -= 1
+        else:
+            who.admitted -= admitted
         who.connections -= 1
         if not who.connections:
             del self._present[key]

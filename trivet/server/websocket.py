@@ -90,7 +90,7 @@ async def websocket_serving(gateway: Gateway, wire: Wire, upgrade: Upgrade) -> C
         session = accepted.instance.open_session(
             transport, accepted.format, params=accepted.params, request=accepted.request, extended=accepted.extended
         )
-        return _serve_events(transport, session, upgrade.caller.address)
+        return _serve_events(gateway, transport, session, upgrade.caller)
     except _Unsupported:
         code, reason = _UNSUPPORTED, "actor.unsupported_websocket_encoding"
     except _Ended as ended:
@@ -131,14 +131,15 @@ def _resume(gateway: Gateway, wire: Wire, upgrade: Upgrade) -> Coroutine[Any, An
     transport = _transport(gateway, wire, frame_format, upgrade)
     if not session.resume(transport, frame_format, asked.session.received):
         return None
-    return _serve_rest(transport, session)
+    return _serve_rest(gateway, transport, session, upgrade.caller)
 
 
-async def _serve_rest(transport: EventsTransport, session: Session) -> None:
+async def _serve_rest(gateway: Gateway, transport: EventsTransport, session: Session, caller: Caller) -> None:
     try:
         await transport.run(session)
     finally:
         await session.leave(transport)
+        gateway.keep_place(session, caller)
 
 
 async def _accept(gateway: Gateway, upgrade: Upgrade, route: Route | None) -> _Accepted:
@@ -179,11 +180,12 @@ def _transport(gateway: Gateway, wire: Wire, frame_format: FrameFormat, upgrade:
     )
 
 
-async def _serve_events(transport: EventsTransport, session: Session, peer: str | None) -> None:
-    logger.debug("%s: events connection from %s", session.instance.describe(), peer)
+async def _serve_events(gateway: Gateway, transport: EventsTransport, session: Session, caller: Caller) -> None:
+    logger.debug("%s: events connection from %s", session.instance.describe(), caller.address)
     async with session:
         await transport.run(session)
-    logger.debug("%s: events connection from %s is gone", session.instance.describe(), peer)
+    gateway.keep_place(session, caller)
+    logger.debug("%s: events connection from %s is gone", session.instance.describe(), caller.address)
 
 
 async def _serve_raw(gateway: Gateway, wire: Wire, accepted: _Accepted, upgrade: Upgrade) -> None:
