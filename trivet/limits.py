@@ -27,7 +27,7 @@ class Limits:
     raw_message: int = 32 * MIB
     """One raw WebSocket message: close 1009."""
     http_header: int = 16 * KIB
-    """Request line and headers: 431."""
+    """Request line and headers, of which there may be 254: 431."""
     http_header_timeout: float = 10.0
     """From the first byte of a request, or the end of a TLS handshake, to the end of its headers."""
     http_body_timeout: float = 60.0

@@ -84,9 +84,30 @@ TLS_HELLO = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(range(256))
             "api.bad_request",
             id="a bad chunk",
         ),
-        pytest.param(b"GET /" + b"x" * 20_000, 431, "api.bad_request", id="a long line"),
+        pytest.param(b"GET /" + b"x" * 20_000, 431, "api.headers_too_large", id="a long line"),
         pytest.param(
-            b"GET / HTTP/1.1\r\nhost: localhost\r\n" + b"a: b\r\n" * 4000 + b"\r\n", 431, "api.", id="many headers"
+            b"GET / HTTP/1.1\r\nhost: localhost\r\n" + b"a: b\r\n" * 4000 + b"\r\n",
+            431,
+            "api.headers_too_large",
+            id="many headers",
+        ),
+        pytest.param(
+            b"GET / HTTP/1.1\r\nhost: localhost\r\n" + b"a:b\r\n" * 254 + b"\r\n",
+            431,
+            "api.headers_too_large",
+            id="many small headers",
+        ),
+        pytest.param(
+            upgrade(to("/connect"))[:-2] + b"content-length: 100000\r\n\r\n",
+            400,
+            "api.bad_request",
+            id="a handshake with a long body",
+        ),
+        pytest.param(
+            upgrade(to("/connect"))[:-2] + b"expect: 100-continue\r\ncontent-length: 10\r\n\r\n",
+            400,
+            "api.bad_request",
+            id="a handshake with a body to come",
         ),
         pytest.param(b"GET / HT", 408, "api.request_timeout", id="half a request line"),
         pytest.param(upgrade(to("/connect"))[:-2], 408, "api.request_timeout", id="half a handshake"),

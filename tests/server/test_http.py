@@ -212,6 +212,33 @@ async def test_headers_over_the_limit_are_431(autojump_clock: object) -> None:
             assert b"\r\nconnection: close\r\n" in answer
 
 
+async def test_as_many_headers_as_there_may_be_are_read(autojump_clock: object) -> None:
+    async with open_world() as world:
+        stream = world.stream()
+        await stream.send_all(b"GET /health HTTP/1.1\r\nhost: x\r\n" + b"a:1\r\n" * 253 + b"\r\n")
+        assert bytes(await stream.receive_some()).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize(
+    ("head", "message"),
+    [
+        (b"GET / HTTP/1.1\r\nhost: x\r\n<script>\r\n", b"Bad request: illegal header line"),
+        (b"GET / HTTP/1.1\r\nhost: x\r\na: <script>\0\r\n", b"Bad request: illegal header line"),
+        (b"GET / HTTP/1.1\r\n", b"Bad request: Missing mandatory Host: header"),
+        (b"GET / HTTP/1.1\r\nhost: x\r\nhost: y\r\n", b"Bad request: Found multiple Host: headers"),
+        (b"<script>\r\n", b"Bad request: illegal request line"),
+    ],
+)
+async def test_what_is_wrong_with_a_request_is_said_without_what_it_holds(
+    autojump_clock: object, head: bytes, message: bytes
+) -> None:
+    async with open_world() as world:
+        stream = world.stream()
+        await stream.send_all(head + b"\r\n")
+        answer = await read_to_end(stream)
+        assert b'"' + message + b'"' in answer
+
+
 @pytest.mark.parametrize(
     "request_bytes",
     [

@@ -99,6 +99,8 @@ async def _switch(http: HttpConnection, head: Head, refusal: HttpError | None, c
     """Accept a WebSocket. Whoever may not have it is told so over it: a refused handshake tells a client nothing."""
     token = accept_token(head)
     await http.discard_body()
+    if not http.body_read:  # its bytes would be taken for frames
+        raise HttpError(400, "api", "bad_request", "The request for a WebSocket has a body", close=True)
     offered = split_subprotocols(head.headers.get("sec-websocket-protocol", ""))
     ray_id = new_ray_id()
     origin = head.headers.get("origin")

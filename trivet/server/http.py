@@ -3,6 +3,7 @@
 Every way in which a client can be wrong or slow ends as an HttpError, which the caller answers like any other error.
 """
 
+import re
 import time
 from collections.abc import Mapping
 from email.utils import formatdate
@@ -27,6 +28,15 @@ _EVENTS_BETWEEN_CHECKPOINTS: Final = 128
 
 # How long a connection that ends after an error is still read, so that the client gets to read the answer.
 _LINGER: Final = 2.0
+
+# The end of a head, for h11 too.
+_BLANK_LINE: Final = re.compile(rb"\n\r?\n")
+
+# Of one head, beside its size: each line costs far more than the bytes in it.
+_LINES: Final = 256
+
+# What h11 quotes of a request in its errors, as Python writes it.
+_QUOTED: Final = re.compile(r"""[:\s]*\b(?:bytearray\(|b['"]).*""", re.DOTALL)
 
 _NO_BODY: Final = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
 
@@ -114,6 +124,7 @@ class HttpConnection:
         self._method = "GET"
         with trio.CancelScope(deadline=trio.current_time() + waiting) as scope:
             while True:
+                self._check_head()
                 event = self._next_event()
                 if isinstance(event, h11.Request):
                     self._body_read = False
@@ -130,18 +141,21 @@ class HttpConnection:
             raise HttpError(408, "api", "request_timeout", "The request headers took too long", close=True)
         return None
 
+    def _check_head(self) -> None:
+        """Raises HttpError for the beginning of a head that is too large: before the rest is here, or any is parsed."""
+        received = self._h11.trailing_data[0]
+        end = _BLANK_LINE.search(received)
+        size = len(received) if end is None else end.end()
+        if size > self._limits.http_header or received.count(b"\n", 0, size) > _LINES:
+            raise HttpError(431, "api", "headers_too_large", "The request headers are too large", close=True)
+
     def _head(self, request: h11.Request) -> Head:
         headers: dict[str, str] = {}
-        size = len(request.target)
         for raw_name, raw_value in request.headers:
-            size += len(raw_name) + len(raw_value) + 4
             # A connection keeps its headers; of names that are known there is one copy for all of them.
             name, value = _KNOWN.get(raw_name) or raw_name.decode("ascii"), raw_value.decode("latin-1")
             joint = "; " if name == "cookie" else ", "
             headers[name] = f"{headers[name]}{joint}{value}" if name in headers else value
-        # h11 bounds what is incomplete; headers that came in one piece are judged here.
-        if size > self._limits.http_header:
-            raise HttpError(431, "api", "headers_too_large", "The request headers are too large", close=True)
         self._method = request.method.decode("ascii")
         version = request.http_version.decode("ascii")
         if self._method == "CONNECT":
@@ -193,6 +207,11 @@ class HttpConnection:
     def release_body(self) -> None:
         """The body is not needed any more."""
         self._share.hold(0)
+
+    @property
+    def body_read(self) -> bool:
+        """Whether the body has been read to its end, or there was none."""
+        return self._body_read
 
     async def discard_body(self) -> None:
         """Read the body to its end, so that the connection can be used again. Raises HttpError as `read_body`.
@@ -259,7 +278,8 @@ class HttpConnection:
         try:
             return self._h11.next_event()
         except h11.RemoteProtocolError as exc:
-            raise HttpError(exc.error_status_hint, "api", "bad_request", f"Bad request: {exc}", close=True) from exc
+            message = f"Bad request: {_QUOTED.sub('', str(exc))}"
+            raise HttpError(exc.error_status_hint, "api", "bad_request", message, close=True) from exc
 
     async def _send(self, data: bytes) -> None:
         taken = self._wire.send_nowait(data)
