@@ -23,6 +23,10 @@ from trivet.protocol.values import UNDEFINED, Value
 RIVETKIT_VERSION: Final = "2.3.19"
 """The release of RivetKit whose protocol this is."""
 
+# A body may be long for its input, which is one text. Values by the million would take a second to parse.
+_MOST_PARTS: Final = 10_000
+_SEPARATORS: Final = (b",", b"[", b"{")
+
 _Fields: TypeAlias = Mapping[str, Value]
 
 
@@ -98,6 +102,8 @@ def parse_create(body: bytes, limits: Limits) -> CreateActor:
     Raises PublicError: `api.bad_request`, or `actor.invalid_request` where a limit is exceeded.
     """
     try:
+        if sum(map(body.count, _SEPARATORS)) > _MOST_PARTS:
+            raise DecodeError("it has too many parts")
         fields = _fields(Document(body, only_texts=True).root, "the body")
         name = _text(fields, "name")
         check_name(name, limits)

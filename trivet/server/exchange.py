@@ -74,23 +74,27 @@ class Exchange:
 
 
 def actor_request(head: Head, target: str, *, caller: Caller, body: bytes = b"") -> Request:
-    """A request as an actor sees it. RivetKit's `fetch` of a full URL says in a header which that was."""
+    """A request as an actor sees it. RivetKit's `fetch` of a full URL says in a header which that was.
+
+    It is believed of the server's name, as the Host header is, and not of another path or query.
+    """
     headers: Mapping[str, str] = head.headers
     url = f"{'https' if caller.secure else 'http'}://{headers.get('host', 'localhost')}{target}"
     original = headers.get("x-rivet-internal-original-request-url")
     if original is not None:
         headers = {name: value for name, value in headers.items() if name != "x-rivet-internal-original-request-url"}
-        if _is_url(original):
+        if _is_url_of(original, target):
             url = original
     return Request(head.method, url, headers, caller.address, body)
 
 
-def _is_url(text: str) -> bool:
+def _is_url_of(text: str, target: str) -> bool:
     try:
         parts = urlsplit(text)
     except ValueError:
         return False
-    return bool(parts.scheme and parts.netloc)
+    path = parts.path or "/"
+    return bool(parts.scheme and parts.netloc) and target == (f"{path}?{parts.query}" if parts.query else path)
 
 
 def gateway_error(error: PublicError) -> Response:
