@@ -20,13 +20,15 @@ UNIX: Final = "unix"
 # More trusted proxies behind one another than anybody has. What is further to the left is not looked at.
 _HOPS: Final = 16
 
-# "[" + an IPv6 address whose last 32 bits are written as an IPv4 one + "]:65535".
-_LONGEST_ENTRY: Final = 53
+# "[" + an IPv6 address whose last 32 bits are written as an IPv4 one + "%" + a network interface's name + "]:65535".
+_LONGEST_ENTRY: Final = 70
 
 # Ports are nowhere in the header's description, and some proxies write them nevertheless. Zones mean something only on
-# the machine of whoever wrote them.
+# the machine of whoever wrote them: they are left out.
 _ENTRY: Final = re.compile(
-    r"\[(?P<bracketed>[0-9A-Fa-f:.]+)\](?::[0-9]{1,5})?|(?P<four>[0-9.]+)(?::[0-9]{1,5})?|(?P<six>[0-9A-Fa-f:.]+)"
+    r"\[(?P<bracketed>[0-9A-Fa-f:.]+)(?:%[^\],\s]+)?\](?::[0-9]{1,5})?"
+    r"|(?P<four>[0-9.]+)(?::[0-9]{1,5})?"
+    r"|(?P<six>[0-9A-Fa-f:.]+)(?:%[^\],\s]+)?"
 )
 
 # The version of addresses, the network as a number, and its mask.
